@@ -1,0 +1,1 @@
+"""Compiled functions over arrays: they know no objects and no files."""

@@ -1,0 +1,637 @@
+"""LSTM: validates, borrows a workspace, calls a kernel."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import threads as threading_of_kernels
+from .config import LSTMConfig
+from .initialization import Seed, fill_uniform, generator
+from .kernels import backward, forward
+from .memory import flat
+from .packing import PackedWeights
+from .parameters import Parameters
+from .schedule import row_workers, task_workers
+from .storage import StoredModel
+from .validation import (
+    FloatArray,
+    boolean,
+    describe_shape,
+    real_array,
+    require_output,
+    require_shape,
+)
+from .workspace import Layout, Workspace, WorkspacePool, layout
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+State = tuple[FloatArray, FloatArray]
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """An input as kernels see it.
+
+    Attributes
+    ----------
+    array : ndarray
+        C-contiguous, in the model's dtype.
+    T, B : int
+    batched, batch_first : bool
+        How the axes lie: (T, B, ·), (B, T, ·) or (T, ·).
+    """
+
+    array: FloatArray
+    T: int
+    B: int
+    batched: bool
+    batch_first: bool
+
+    def shape(self, features: int) -> tuple[int, ...]:
+        """Shape of an array with the same axes and other features."""
+        if not self.batched:
+            return (self.T, features)
+        return (self.B, self.T, features) if self.batch_first else (self.T, self.B, features)
+
+    def state_shape(self, cells: int, hidden: int) -> tuple[int, ...]:
+        """Shape of h and c."""
+        return (cells, self.B, hidden) if self.batched else (cells, hidden)
+
+    def strides(self, features: int) -> tuple[int, int]:
+        """Distances, in numbers, from step to step and from row to row."""
+        if self.batch_first:
+            return features, self.T * features
+        return self.B * features, features
+
+
+@dataclass(frozen=True)
+class _Tape:
+    """What `forward` leaves for `backward`."""
+
+    sequence: _Sequence
+    layout: Layout
+    call: NDArray[Any]
+    workspace: FloatArray
+    version: int
+
+
+def _nothing(dtype: np.dtype[Any]) -> FloatArray:
+    """Return the array that stands for an argument which was left out."""
+    return np.empty(0, dtype)
+
+
+def _refuse_overlap(
+    name: str, array: FloatArray, others: Mapping[str, FloatArray], same: FloatArray | None = None
+) -> None:
+    """Check that an array to be written shares no memory with others.
+
+    `same` may be the very same array, but may not overlap it in another way.
+    """
+    if same is not None and np.may_share_memory(array, same):
+        identical = array.__array_interface__["data"] == same.__array_interface__["data"]
+        others = others if identical else {**others, "hx": same}
+    for other, memory in others.items():
+        if np.may_share_memory(array, memory):
+            raise ValueError(f"{name} must not overlap {other}; got arrays that share memory")
+
+
+class LSTM(StoredModel):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997; Gers, Schmidhuber & Cummins 2000).
+
+    Per step, with gates i (input), f (forget), g (cell candidate) and o (output)::
+
+        i = sigmoid(W_i x + U_i h + b_i)    f = sigmoid(W_f x + U_f h + b_f)
+        g = tanh(W_g x + U_g h + b_g)       o = sigmoid(W_o x + U_o h + b_o)
+        c' = f c + i g                      h' = o tanh(c')
+
+    Calling the object runs inference, from any number of Python threads at once; `forward` keeps
+    what `backward` needs. For given weights, dtype and CPU a sequence's results have the same bits
+    whatever the number of threads, the other sequences in its batch, and the pieces it is cut into.
+
+    Parameters
+    ----------
+    input_size : int
+        I, features of the input.
+    hidden_size : int
+        H, units of every layer and direction.
+    num_layers : int
+        L; each layer reads the output of the one below.
+    bias : bool
+        Whether the pre-activations have a bias.
+    batch_first : bool
+        Whether sequences are (B, T, ·) instead of (T, B, ·). States are (L D, B, H) in any case.
+    dropout : float
+        Share of every layer's outputs but the last's that `forward` sets to zero, scaling the others
+        by 1 / (1 - dropout).
+    bidirectional : bool
+        Whether every layer also reads the sequence from its end (D = 2); the outputs of both
+        directions stand side by side.
+    dtype : dtype
+        float32 or float64, of parameters, states and outputs.
+    threads : int, optional
+        Upper bound of threads for a call; all by default. The bits do not depend on it.
+    seed : int, Generator, SeedSequence or None
+        Source of the initial weights, drawn from U(-1/sqrt(H), 1/sqrt(H)), and of dropout.
+
+    Attributes
+    ----------
+    parameters : Parameters
+        ``weight_ih_l{k}`` (4H, I or D H), ``weight_hh_l{k}`` (4H, H) and ``bias_l{k}`` (4H,), gates
+        in the order i, f, g, o; names of the second direction end in ``_reverse``.
+    gradients : Parameters
+        The same for gradients. `backward` adds to them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lstm = LSTM(3, 4, seed=0)
+    >>> y, (h, c) = lstm(np.ones((5, 2, 3)))
+    >>> y.shape, h.shape, c.shape
+    ((5, 2, 4), (1, 2, 4), (1, 2, 4))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: Any = "float32",
+        threads: int | None = None,
+        seed: Seed = None,
+    ) -> None:
+        self.config = LSTMConfig(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype
+        )
+        self.threads = threading_of_kernels.check(threads)
+        random = generator(seed)
+        self.parameters = Parameters(self.config.shapes(), self.config.numpy_dtype)
+        bound = 1 / math.sqrt(self.config.hidden_size)
+        fill_uniform(self.parameters, random, bound, draws_of_bias=2)
+        self._gradients: Parameters | None = None
+        self._dropout_seed = int(random.integers(2**63))
+        self._dropout_calls = 0
+        self._packed = PackedWeights(self.config, self.parameters)
+        self._pool = WorkspacePool(self.config.numpy_dtype)
+        self._training = threading.Lock()
+        self._training_workspace = Workspace(self.config.numpy_dtype)
+        self._tape: _Tape | None = None
+
+    @property
+    def gradients(self) -> Parameters:
+        """Gradients of the parameters, by the same names; `backward` adds to them."""
+        if self._gradients is None:
+            self._gradients = Parameters(self.config.shapes(), self.config.numpy_dtype)
+        return self._gradients
+
+    @property
+    def dropout_state(self) -> dict[str, int]:
+        """What determines the masks of the next `forward`: the seed and the calls so far."""
+        return {"seed": self._dropout_seed, "calls": self._dropout_calls}
+
+    @dropout_state.setter
+    def dropout_state(self, state: Mapping[str, int]) -> None:
+        if set(state) != {"seed", "calls"}:
+            raise ValueError(f"dropout_state must have the keys seed and calls; got {list(state)}")
+        self._dropout_seed, self._dropout_calls = int(state["seed"]), int(state["calls"])
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the keyword arguments, without threads and seed, that build the same model.
+
+        Returns
+        -------
+        dict
+        """
+        return self.config.as_dict()
+
+    def __repr__(self) -> str:
+        return f"LSTM({self.config.describe()})"
+
+    # Running it.
+
+    def _sequence(self, x: Any) -> _Sequence:
+        """Validate an input."""
+        config = self.config
+        array = real_array("x", x, config.numpy_dtype)
+        batched = array.ndim != 2
+        axes = (("B", "T") if config.batch_first else ("T", "B")) if batched else ("T",)
+        meaning = f"{config.input_size} = input_size"
+        require_shape("x", array, (*axes, config.input_size), meaning)
+        sizes = dict(zip(axes, array.shape, strict=False))
+        return _Sequence(
+            array, sizes["T"], sizes.get("B", 1), batched, config.batch_first and batched
+        )
+
+    def _state(self, name: str, state: Any, sequence: _Sequence) -> State:
+        """Validate a pair of states; arrays of size 0 stand for None."""
+        dtype = self.config.numpy_dtype
+        if state is None:
+            return _nothing(dtype), _nothing(dtype)
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            got = (
+                f"{len(state)} items" if isinstance(state, (tuple, list)) else type(state).__name__
+            )
+            raise TypeError(f"{name} must be a pair (h, c); got {got}")
+        expected = sequence.state_shape(self.config.cells, self.config.hidden_size)
+        arrays = []
+        for part, value in zip(("h", "c"), state, strict=True):
+            label = f"{part} of {name}"
+            array = real_array(label, value, dtype)
+            require_shape(label, array, expected, "(layers x directions, batch, hidden_size)")
+            arrays.append(array)
+        return arrays[0], arrays[1]
+
+    def _outputs(self, out: Any, sequence: _Sequence, state: State) -> tuple[FloatArray, State]:
+        """Allocate results, or validate those that the user lends."""
+        config = self.config
+        y_shape = sequence.shape(config.output_size)
+        state_shape = sequence.state_shape(config.cells, config.hidden_size)
+        if out is None:
+            y = np.empty(y_shape, config.numpy_dtype)
+            return y, (np.empty(state_shape, y.dtype), np.empty(state_shape, y.dtype))
+        try:
+            y, (h, c) = out
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"out must have the structure (y, (h, c)); got {type(out).__name__}"
+            ) from None
+        require_output("y of out", y, y_shape, config.numpy_dtype)
+        require_output("h of out", h, state_shape, config.numpy_dtype)
+        require_output("c of out", c, state_shape, config.numpy_dtype)
+        h0, c0 = state
+        read = {"x": sequence.array, "h of hx": h0, "c of hx": c0, "h of out": h, "c of out": c}
+        _refuse_overlap("y of out", y, read)
+        _refuse_overlap("h of out", h, {"x": sequence.array, "c of hx": c0, "c of out": c}, h0)
+        _refuse_overlap("c of out", c, {"x": sequence.array, "h of hx": h0}, c0)
+        return y, (h, c)
+
+    def _prepared(
+        self, sequence: _Sequence, *, training: bool, threads: int | None
+    ) -> tuple[Layout, NDArray[Any], int]:
+        """Lay out a call; returns its layout, its own copy of the call table and its threads."""
+        config = self.config
+        most = threading_of_kernels.resolve(self.threads if threads is None else threads)
+        plan = layout(config, sequence.T, sequence.B, training, most)
+        call = plan.call.copy()
+        call["x_step"], call["x_row"] = sequence.strides(config.input_size)
+        call["y_step"], call["y_row"] = sequence.strides(config.output_size)
+        return plan, call, most
+
+    def _run(
+        self,
+        sequence: _Sequence,
+        state: State,
+        results: tuple[FloatArray, State],
+        plan: Layout,
+        call: NDArray[Any],
+        workspace: FloatArray,
+        threads: int,
+    ) -> None:
+        """Run the forward kernel."""
+        y, (h, c) = results
+        operations = self.config.operations(sequence.T, sequence.B)
+        with self._packed.borrow(backward=False) as packed:
+            arrays = (packed, sequence.array, *state, y, h, c, workspace)
+            threading_of_kernels.share_out(
+                forward.lstm_forward,
+                forward.lstm_forward_parallel,
+                (call, plan.cells, *map(flat, arrays)),
+                row_workers(threads, sequence.B, operations),
+            )
+
+    def __call__(
+        self, x: Any, hx: Any = None, *, out: Any = None, threads: int | None = None
+    ) -> tuple[FloatArray, State]:
+        """Run inference: no dropout, nothing is kept.
+
+        Parameters
+        ----------
+        x : array
+            (T, B, I), (B, T, I) with `batch_first`, or (T, I) for one sequence. Any dtype of real
+            numbers and any strides; copied if it is not C-contiguous in the model's dtype.
+        hx : (array, array), optional
+            States before, (L D, B, H) each, without B for one sequence; zeros by default.
+        out : (array, (array, array)), optional
+            Where to write the results. h and c may be the arrays of `hx`; y may overlap nothing.
+        threads : int, optional
+            Upper bound of threads for this call.
+
+        Returns
+        -------
+        y : ndarray
+            Outputs of the last layer, (T, B, D H), (B, T, D H) or (T, D H).
+        (h, c) : tuple of ndarray
+            States after the last step of each direction, (L D, B, H) each.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong kind, shape or layout; nothing is computed then.
+        """
+        sequence = self._sequence(x)
+        state = self._state("hx", hx, sequence)
+        results = self._outputs(out, sequence, state)
+        plan, call, most = self._prepared(sequence, training=False, threads=threads)
+        workspace = self._pool.borrow()
+        try:
+            self._run(sequence, state, results, plan, call, workspace.reserve(plan.size), most)
+        finally:
+            self._pool.give_back(workspace)
+        return results
+
+    def forward(
+        self, x: Any, hx: Any = None, *, training: bool = True, threads: int | None = None
+    ) -> tuple[FloatArray, State]:
+        """Run the model and keep what `backward` needs.
+
+        Parameters
+        ----------
+        x : array
+            As for inference. It must stay as it is until `backward`, unless it had to be copied.
+        hx : (array, array), optional
+            States before; zeros by default.
+        training : bool
+            Whether dropout is active. Without dropout the result has the bits of inference.
+        threads : int, optional
+            Upper bound of threads for this call.
+
+        Returns
+        -------
+        y : ndarray
+            Outputs of the last layer, (T, B, D H), (B, T, D H) or (T, D H).
+        (h, c) : tuple of ndarray
+            States after the last step of each direction, (L D, B, H) each.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong kind or shape; what an earlier call kept is still there.
+        RuntimeError
+            If another thread is in `forward` or `backward` of this model.
+        """
+        active = boolean("training", training)
+        sequence = self._sequence(x)
+        state = self._state("hx", hx, sequence)
+        plan, call, most = self._prepared(sequence, training=True, threads=threads)
+        with self._alone():
+            if active and self.config.dropout > 0:
+                call["dropped"] = int(self.config.dropout * 2**53)
+                call["seed"] = self._dropout_seed
+                call["number"] = self._dropout_calls
+                self._dropout_calls += 1
+            results = self._outputs(None, sequence, state)
+            workspace = self._training_workspace.reserve(plan.size)
+            self._tape = None
+            version = self.parameters.version
+            self._run(sequence, state, results, plan, call, workspace, most)
+            self._tape = _Tape(sequence, plan, call, workspace, version)
+        return results
+
+    def backward(
+        self,
+        dy: Any = None,
+        dhx: Any = None,
+        *,
+        input_gradient: bool = True,
+        threads: int | None = None,
+    ) -> tuple[FloatArray | None, State]:
+        """Go back through the last `forward` and add to the gradients of the parameters.
+
+        Parameters
+        ----------
+        dy : array, optional
+            Gradient of the loss with respect to y, of its shape; zeros by default.
+        dhx : (array, array), optional
+            Gradients with respect to the states after the last step; zeros by default.
+        input_gradient : bool
+            Whether dx is wanted; a first layer can do without.
+        threads : int, optional
+            Upper bound of threads for this call.
+
+        Returns
+        -------
+        dx : ndarray or None
+            Gradient with respect to x, of its shape.
+        (dh0, dc0) : tuple of ndarray
+            Gradients with respect to the states before the first step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong kind or shape; nothing is changed then.
+        RuntimeError
+            If there was no `forward`, if its `backward` was already called, if the parameters have
+            changed in between, or if another thread is in `forward` or `backward` of this model.
+        """
+        wanted = boolean("input_gradient", input_gradient)
+        most = threading_of_kernels.resolve(self.threads if threads is None else threads)
+        with self._alone():
+            tape = self._tape
+            if tape is None:
+                raise RuntimeError("backward needs a forward before it, one for each backward")
+            if tape.version != self.parameters.version:
+                raise RuntimeError("the parameters have changed since forward; run it again")
+            config, sequence = self.config, tape.sequence
+            dtype = config.numpy_dtype
+            dy_array = _nothing(dtype)
+            if dy is not None:
+                dy_array = real_array("dy", dy, dtype)
+                require_shape("dy", dy_array, sequence.shape(config.output_size), "as y")
+            dstate = self._state("dhx", dhx, sequence)
+            dx = np.empty(sequence.array.shape, dtype) if wanted else _nothing(dtype)
+            shape = sequence.state_shape(config.cells, config.hidden_size)
+            dh0, dc0 = np.empty(shape, dtype), np.empty(shape, dtype)
+            self._tape = None
+            self._run_back(tape, (dy_array, *dstate, dx, dh0, dc0), wanted, most)
+        return (dx if wanted else None), (dh0, dc0)
+
+    def _run_back(
+        self, tape: _Tape, arrays: tuple[FloatArray, ...], input_gradient: bool, threads: int
+    ) -> None:
+        """Run the backward kernels."""
+        sequence, cells = tape.sequence, tape.layout.cells
+        operations = self.config.operations(sequence.T, sequence.B)
+        tape.call["input_gradient"] = input_gradient
+        threads = min(threads, tape.layout.workers)
+        workspace = flat(tape.workspace)
+        with self._packed.borrow(backward=True) as packed:
+            threading_of_kernels.share_out(
+                backward.lstm_backward,
+                backward.lstm_backward_parallel,
+                (tape.call, cells, flat(packed), *map(flat, arrays), workspace),
+                row_workers(threads, sequence.B, operations),
+            )
+        with self.gradients.edit():
+            threading_of_kernels.share_out(
+                backward.lstm_gradients,
+                backward.lstm_gradients_parallel,
+                (tape.call, cells, flat(sequence.array), self.gradients._writable, workspace),
+                task_workers(threads, operations),
+            )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a second training call at the same time."""
+        if not self._training.acquire(blocking=False):
+            raise RuntimeError("another thread is in forward or backward of this model")
+        try:
+            yield
+        finally:
+            self._training.release()
+
+    def workspace_nbytes(self, T: int, B: int, *, training: bool = False) -> int:
+        """Bytes of working memory that a call needs, besides its results and the packed weights.
+
+        Parameters
+        ----------
+        T, B : int
+            Steps and batch.
+        training : bool
+            For `forward` and `backward` instead of inference.
+
+        Returns
+        -------
+        int
+        """
+        most = threading_of_kernels.resolve(self.threads)
+        plan = layout(self.config, T, B, training, most)
+        return plan.size * self.config.numpy_dtype.itemsize
+
+    # State dictionaries, with PyTorch's names.
+
+    def state_dict(self) -> dict[str, FloatArray]:
+        """Return copies of the parameters under PyTorch's names.
+
+        PyTorch has two biases where only their sum matters: ``bias_ih`` holds it, ``bias_hh`` is
+        zero.
+
+        Returns
+        -------
+        dict of str to ndarray
+        """
+        state: dict[str, FloatArray] = {}
+        for cell in range(self.config.cells):
+            suffix = self.config.suffix(cell)
+            for name in (f"weight_ih_{suffix}", f"weight_hh_{suffix}"):
+                state[name] = self.parameters[name].copy()
+            if self.config.bias:
+                state[f"bias_ih_{suffix}"] = self.parameters[f"bias_{suffix}"].copy()
+                state[f"bias_hh_{suffix}"] = np.zeros_like(state[f"bias_ih_{suffix}"])
+        return state
+
+    def load_state_dict(
+        self, mapping: Mapping[str, Any], *, prefix: str = "", strict: bool = True
+    ) -> None:
+        """Take over parameters with PyTorch's names; its two biases are added up.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array
+            Anything that `numpy.asarray` understands.
+        prefix : str
+            Beginning of the names that belong to this model, like ``"lstm."``.
+        strict : bool
+            Whether further names under the prefix are an error.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is missing or unknown, or an array of the wrong kind or shape; nothing is
+            changed then.
+        """
+        strict = boolean("strict", strict)
+        expected = self.state_dict()
+        present = {key[len(prefix) :] for key in mapping if key.startswith(prefix)}
+        missing = [prefix + key for key in expected if key not in present]
+        unknown = [prefix + key for key in sorted(present - set(expected))] if strict else []
+        if missing or unknown:
+            parts = [f"lacks {', '.join(missing)}"] if missing else []
+            parts += [f"has unknown {', '.join(unknown)}"] if unknown else []
+            raise ValueError(
+                f"the state dict must have the names of {self!r}; it {' and '.join(parts)}"
+            )
+        arrays = {}
+        for key, like in expected.items():
+            arrays[key] = real_array(prefix + key, mapping[prefix + key], self.config.numpy_dtype)
+            require_shape(prefix + key, arrays[key], like.shape)
+        for name in self.parameters:
+            if name.startswith("bias"):
+                suffix = name.removeprefix("bias_")
+                self.parameters[name] = arrays[f"bias_ih_{suffix}"] + arrays[f"bias_hh_{suffix}"]
+            else:
+                self.parameters[name] = arrays[name]
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        mapping: Mapping[str, Any],
+        *,
+        prefix: str = "",
+        batch_first: bool = False,
+        threads: int | None = None,
+    ) -> Self:
+        """Build a model from parameters with PyTorch's names, which tell its sizes.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array
+            What ``torch.nn.LSTM.state_dict()`` holds, as arrays.
+        prefix : str
+            Beginning of the names that belong to this model, like ``"lstm."``.
+        batch_first : bool
+            Whether sequences are (B, T, ·).
+        threads : int, optional
+            Upper bound of threads for a call.
+
+        Returns
+        -------
+        LSTM
+            Its dtype is that of the weights: float64 for float64, else float32.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is missing or unknown, or an array of the wrong kind or shape.
+        """
+        names = {key[len(prefix) :] for key in mapping if key.startswith(prefix)}
+        if "weight_ih_l0" not in names:
+            raise ValueError(
+                f"the state dict must have {prefix}weight_ih_l0; got {', '.join(map(str, mapping))}"
+            )
+        weight = np.asarray(mapping[f"{prefix}weight_ih_l0"])
+        if weight.ndim != 2 or weight.shape[0] % 4 != 0:
+            got = describe_shape(weight.shape)
+            raise ValueError(f"{prefix}weight_ih_l0 must have shape (4H, I); got {got}")
+        layers = 0
+        while f"weight_ih_l{layers}" in names:
+            layers += 1
+        lstm = cls(
+            weight.shape[1],
+            weight.shape[0] // 4,
+            layers,
+            bias="bias_ih_l0" in names,
+            batch_first=batch_first,
+            bidirectional="weight_ih_l0_reverse" in names,
+            dtype="float64" if weight.dtype == np.float64 else "float32",
+            threads=threads,
+        )
+        lstm.load_state_dict(mapping, prefix=prefix)
+        return lstm

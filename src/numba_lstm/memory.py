@@ -1,0 +1,50 @@
+"""Arrays as kernels take them: aligned to a cache line, flat, of one type each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CACHE_LINE = 64
+
+
+def aligned_empty(shape: int | Sequence[int], dtype: Any) -> NDArray[Any]:
+    """Return an uninitialised array that starts on a cache line (`np.empty` aligns to 16 bytes)."""
+    dtype = np.dtype(dtype)
+    nbytes = math.prod(np.atleast_1d(shape).tolist()) * dtype.itemsize
+    raw = np.empty(nbytes + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + nbytes].view(dtype).reshape(shape)
+
+
+def aligned_zeros(shape: int | Sequence[int], dtype: Any) -> NDArray[Any]:
+    """Return an array of zeros that starts on a cache line."""
+    array = aligned_empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
+class _Writable:
+    """The memory of a read-only array under a writable face."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array
+        self.__array_interface__ = {
+            **array.__array_interface__,
+            "data": (array.__array_interface__["data"][0], False),
+        }
+
+
+def flat(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a flat view of a C-contiguous array, for a kernel.
+
+    To Numba a read-only array has another type, for which it would compile every kernel again: such
+    an array gets a writable face, under which the kernel still only reads.
+    """
+    if not array.flags.writeable:
+        array = np.asarray(_Writable(array))
+    return array.reshape(-1)

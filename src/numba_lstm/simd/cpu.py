@@ -1,0 +1,101 @@
+"""What the CPU that the kernels are compiled for offers: vectors, registers, caches."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from pathlib import Path
+
+import llvmlite.binding as llvm
+from numba.core import config
+
+
+@functools.cache
+def cpu_name() -> str:
+    """Name of the CPU that Numba compiles for, as LLVM spells it."""
+    return config.CPU_NAME or llvm.get_host_cpu_name()
+
+
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """Instruction sets that Numba's code may use, ``NUMBA_CPU_FEATURES`` respected."""
+    if config.CPU_FEATURES is not None:
+        flags = config.CPU_FEATURES.split(",")
+    elif config.CPU_NAME == "generic":
+        flags = []
+    else:
+        flags = llvm.get_host_cpu_features().flatten().split(",")
+    features = {flag[1:] for flag in flags if flag.startswith("+")}
+    if not config.ENABLE_AVX:
+        features = {name for name in features if not name.startswith("avx")}
+    return frozenset(features)
+
+
+@functools.cache
+def vector_bits() -> int:
+    """Width of the widest vector register with fused multiply-adds."""
+    features = cpu_features()
+    if "avx512f" in features:
+        return 512
+    if {"avx2", "fma"} <= features:
+        return 256
+    return 128
+
+
+@functools.cache
+def vector_registers() -> int:
+    """Number of vector registers."""
+    if vector_bits() == 512 or platform.machine() in ("aarch64", "arm64"):
+        return 32
+    return 16
+
+
+def lanes(itemsize: int) -> int:
+    """Numbers of `itemsize` bytes in one vector."""
+    return vector_bits() // (8 * itemsize)
+
+
+@functools.cache
+def tile_rows(vectors: int) -> int:
+    """Rows of the tallest tile of `vectors` vectors a row that this register file holds.
+
+    Beside the accumulators live one row of weight vectors and a broadcast value: 6 x 4 takes 29 of
+    32 registers, 7 x 4 spills and halves the speed. More than 6 rows gain nothing.
+    """
+    return min(6, (vector_registers() - vectors - 1) // vectors)
+
+
+@functools.cache
+def cache_sizes() -> tuple[int, int, int]:
+    """Bytes of the L1 data, L2 and L3 caches that core 0 sees; common sizes where unknown."""
+    sizes = {1: 32 << 10, 2: 512 << 10, 3: 8 << 20}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level = int((index / "level").read_text())
+            kind = (index / "type").read_text().strip()
+            size = (index / "size").read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if kind != "Instruction" and size.endswith("K"):
+            sizes[level] = int(size[:-1]) << 10
+    return sizes[1], sizes[2], sizes[3]
+
+
+@functools.cache
+def model_name() -> str:
+    """The CPU's name as its maker writes it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,100 @@
+"""Pointer: the address of a number in an array, moved with ``+`` and read with ``[i]``.
+
+Kernels pass addresses to one another: one machine word in place of the seven of an array, and no
+reference counts. Nothing checks bounds: whoever makes the pointer knows the table of shapes.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+
+class Pointer(types.Type):  # type: ignore[misc]
+    """Numba type of the address of a number of type `dtype`."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(f"Pointer({dtype})")
+
+
+@register_model(Pointer)
+class _PointerModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, pointer: Pointer) -> None:
+        item = manager.lookup(pointer.dtype).get_data_type()
+        super().__init__(manager, pointer, item.as_pointer())
+
+
+def offset(builder: Any, pointer: Any, count: Any) -> Any:
+    """Emit the address `count` numbers behind `pointer`."""
+    if isinstance(count, int):
+        count = ir.Constant(ir.IntType(64), count)
+    return builder.gep(pointer, [count])
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def address(typing_context: Any, array: Any, index: Any) -> Any:
+    """Address of element `index` of a flat array."""
+    if not (isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C"):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return offset(builder, data, arguments[1])
+
+    return Pointer(array.dtype)(array, types.int64), generate
+
+
+@type_callable(operator.add)  # type: ignore[untyped-decorator]
+def _type_advance(context: Any) -> Any:
+    def typer(pointer: Any, count: Any) -> Any:
+        if isinstance(pointer, Pointer) and isinstance(count, types.Integer):
+            return pointer
+        return None
+
+    return typer
+
+
+@lower_builtin(operator.add, Pointer, types.Integer)  # type: ignore[untyped-decorator]
+def _lower_advance(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    count = context.cast(builder, arguments[1], signature.args[1], types.int64)
+    return offset(builder, arguments[0], count)
+
+
+@type_callable(operator.getitem)  # type: ignore[untyped-decorator]
+def _type_read(context: Any) -> Any:
+    def typer(pointer: Any, index: Any) -> Any:
+        if isinstance(pointer, Pointer) and isinstance(index, types.Integer):
+            return pointer.dtype
+        return None
+
+    return typer
+
+
+@lower_builtin(operator.getitem, Pointer, types.Integer)  # type: ignore[untyped-decorator]
+def _lower_read(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    index = context.cast(builder, arguments[1], signature.args[1], types.int64)
+    return builder.load(offset(builder, arguments[0], index))
+
+
+@type_callable(operator.setitem)  # type: ignore[untyped-decorator]
+def _type_write(context: Any) -> Any:
+    def typer(pointer: Any, index: Any, value: Any) -> Any:
+        if isinstance(pointer, Pointer) and isinstance(index, types.Integer):
+            return types.none
+        return None
+
+    return typer
+
+
+@lower_builtin(operator.setitem, Pointer, types.Integer, types.Number)  # type: ignore[untyped-decorator]
+def _lower_write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    pointer, index, value = arguments
+    index = context.cast(builder, index, signature.args[1], types.int64)
+    value = context.cast(builder, value, signature.args[2], signature.args[0].dtype)
+    builder.store(value, offset(builder, pointer, index))
+    return context.get_dummy_value()

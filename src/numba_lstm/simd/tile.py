@@ -1,0 +1,195 @@
+"""Tile: rows of vectors that stay in registers while a product is summed into them.
+
+A kernel's inner loop is one `tile_rank1` per term: a load for every vector of weights, a broadcast
+for every row, and rows x vectors fused multiply-adds. The shape is part of the type, so LLVM keeps
+the accumulators in registers as long as they fit (`cpu.tile_shape`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, models, register_model
+
+from .pointer import Pointer, offset
+from .vector import Vector, emit_broadcast, emit_intrinsic, emit_load, emit_store, llvm_vector
+
+
+class Tile(types.Type):  # type: ignore[misc]
+    """Numba type of `rows` x `vectors` vectors of floats of type `dtype`."""
+
+    def __init__(self, dtype: Any, rows: int, vectors: int) -> None:
+        self.vector = Vector(dtype)
+        self.rows = rows
+        self.vectors = vectors
+        super().__init__(f"Tile({rows} x {vectors} x {self.vector})")
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, tile: Tile) -> None:
+        kind = ir.ArrayType(llvm_vector(tile.vector), tile.rows * tile.vectors)
+        super().__init__(manager, tile, kind)
+
+
+def _row_starts(builder: Any, tile: Tile, pointer: Any, stride: Any) -> list[Any]:
+    """Emit the address of every row."""
+    return [
+        offset(builder, pointer, builder.mul(stride, ir.Constant(ir.IntType(64), row)))
+        for row in range(tile.rows)
+    ]
+
+
+def _literal_tile(rows: Any, vectors: Any, pointer: Any) -> Tile | None:
+    """Tile type named by two literal integers and the type behind a pointer."""
+    if not (
+        isinstance(rows, types.IntegerLiteral)
+        and isinstance(vectors, types.IntegerLiteral)
+        and isinstance(pointer, Pointer)
+    ):
+        return None
+    return Tile(pointer.dtype, rows.literal_value, vectors.literal_value)
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def tile_zeros(typing_context: Any, rows: Any, vectors: Any, pointer: Any) -> Any:
+    """Tile of zeros for the numbers behind `pointer`."""
+    tile = _literal_tile(rows, vectors, pointer)
+    if tile is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(context.get_value_type(tile), None)
+
+    return tile(rows, vectors, pointer), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def tile_repeat(typing_context: Any, rows: Any, vectors: Any, pointer: Any) -> Any:
+    """Tile whose every row is the vectors at `pointer`."""
+    tile = _literal_tile(rows, vectors, pointer)
+    if tile is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for v in range(tile.vectors):
+            place = offset(builder, arguments[2], v * tile.vector.width)
+            loaded = emit_load(builder, tile.vector, place)
+            for row in range(tile.rows):
+                value = builder.insert_value(value, loaded, row * tile.vectors + v)
+        return value
+
+    return tile(rows, vectors, pointer), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def tile_width(typing_context: Any, tile: Any) -> Any:
+    """Numbers in a row of `tile`, a constant to the compiler."""
+    if not isinstance(tile, Tile):
+        return None
+    count = tile.vectors * tile.vector.width
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(ir.IntType(64), count)
+
+    return types.int64(tile), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def tile_without_last_row(typing_context: Any, tile: Any) -> Any:
+    """The same tile, one row shorter."""
+    if not (isinstance(tile, Tile) and tile.rows > 1):
+        return None
+    shorter = Tile(tile.vector.dtype, tile.rows - 1, tile.vectors)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = ir.Constant(context.get_value_type(shorter), ir.Undefined)
+        for index in range(shorter.rows * shorter.vectors):
+            value = builder.insert_value(value, builder.extract_value(arguments[0], index), index)
+        return value
+
+    return shorter(tile), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def tile_store(typing_context: Any, tile: Any, pointer: Any, stride: Any) -> Any:
+    """Write the rows of `tile` to `pointer`, `stride` numbers apart."""
+    if not (isinstance(tile, Tile) and isinstance(pointer, Pointer)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, start, step = arguments
+        for row, place in enumerate(_row_starts(builder, tile, start, step)):
+            for v in range(tile.vectors):
+                part = builder.extract_value(value, row * tile.vectors + v)
+                target = offset(builder, place, v * tile.vector.width)
+                emit_store(builder, tile.vector, part, target)
+        return context.get_dummy_value()
+
+    return types.void(tile, pointer, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def tile_accumulate(typing_context: Any, tile: Any, pointer: Any, stride: Any) -> Any:
+    """Add the rows of `tile` to what stands at `pointer`, `stride` numbers apart."""
+    if not (isinstance(tile, Tile) and isinstance(pointer, Pointer)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, start, step = arguments
+        for row, place in enumerate(_row_starts(builder, tile, start, step)):
+            for v in range(tile.vectors):
+                part = builder.extract_value(value, row * tile.vectors + v)
+                target = offset(builder, place, v * tile.vector.width)
+                total = builder.fadd(emit_load(builder, tile.vector, target), part)
+                emit_store(builder, tile.vector, total, target)
+        return context.get_dummy_value()
+
+    return types.void(tile, pointer, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def tile_rank1(typing_context: Any, tile: Any, weights: Any, values: Any, stride: Any) -> Any:
+    """Tile with ``tile[r, v] + values[r * stride] * weights[v]``, fused, in every place."""
+    if not (
+        isinstance(tile, Tile) and isinstance(weights, Pointer) and isinstance(values, Pointer)
+    ):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, weight_place, value_place, step = arguments
+        loaded = [
+            emit_load(builder, tile.vector, offset(builder, weight_place, v * tile.vector.width))
+            for v in range(tile.vectors)
+        ]
+        for row, place in enumerate(_row_starts(builder, tile, value_place, step)):
+            repeated = emit_broadcast(builder, tile.vector, builder.load(place))
+            for v in range(tile.vectors):
+                index = row * tile.vectors + v
+                term = [loaded[v], repeated, builder.extract_value(value, index)]
+                total = emit_intrinsic(builder, "fma", tile.vector, term)
+                value = builder.insert_value(value, total, index)
+        return value
+
+    return tile(tile, weights, values, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def keep_loop(typing_context: Any) -> Any:
+    """Keep the loops that this stands in as they are written: neither unrolled nor duplicated.
+
+    LLVM unrolls a loop of rank-1 updates eight times and more, and copies the loops around it for
+    every condition that does not change in them. The speed is the same, since the multiply-adds
+    fill the loop as it is, but compiling takes four times as long. It leaves loops alone that hold
+    a convergent call, and an empty piece of assembly can be one.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        nothing = ir.FunctionType(ir.VoidType(), [])
+        builder.call(ir.InlineAsm(nothing, "", "", side_effect=True), [], attrs=("convergent",))
+        return context.get_dummy_value()
+
+    return types.void(), generate

@@ -1,0 +1,259 @@
+"""The file format: a safetensors file with the parameters, and the configuration as metadata.
+
+Files are written beside their place, flushed to disk and renamed, so that a crash leaves either the
+old file or the new one. Nothing in them is executed when they are read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from .parameters import Parameters
+from .validation import describe_shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FORMAT = "numba-lstm"
+FORMAT_VERSION = 1
+
+
+class FormatError(ValueError):
+    """A file is no model, is damaged, or was written by a newer version."""
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that at every moment either the old or the new one is there, whole.
+
+    Parameters
+    ----------
+    path : path-like
+    content : bytes
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; a file that was there before still is.
+    """
+    target = Path(path)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    beside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.chmod(0o666 & ~_umask())
+        beside.replace(target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    _flush_folder(target.parent)
+
+
+def _umask() -> int:
+    """Permissions that new files do not get (mkstemp makes files private)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring a renaming to disk, where folders can be opened at all."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write named arrays and named texts.
+
+    Parameters
+    ----------
+    path : path-like
+    tensors : mapping of str to ndarray
+    metadata : mapping of str to str
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; a file that was there before still is.
+    """
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    versioned = {"format": FORMAT, "format_version": str(FORMAT_VERSION), **metadata}
+    write_file(path, safetensors.numpy.save(contiguous, versioned))
+
+
+def read_tensors(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read what `write_tensors` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    tensors : dict of str to ndarray
+    metadata : dict of str to str
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    FormatError
+        If it was not written by this package, is damaged, or comes from a newer version.
+    """
+    path = Path(path)
+    with path.open("rb"):
+        pass  # a missing or forbidden file is an OSError that names it
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise FormatError(
+            f"{path} must be a safetensors file; it is another file or cut off ({error})"
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise FormatError(f"{path} must be written by {FORMAT}; got a file of another program")
+    version = metadata.get("format_version", "")
+    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+        raise FormatError(
+            f"{path} must have format version {FORMAT_VERSION} or older; got {version}: "
+            "a newer numba-lstm reads it"
+        )
+    return tensors, metadata
+
+
+class StoredModel:
+    """What models share that can be saved and loaded again.
+
+    A subclass has `parameters`, tells its `configuration`, and can be built from one.
+    """
+
+    parameters: Parameters
+    _classes: ClassVar[dict[str, type[StoredModel]]] = {}
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        StoredModel._classes[cls.__name__] = cls
+
+    def configuration(self) -> dict[str, Any]:
+        """Return what `from_configuration` needs, as JSON can hold it.
+
+        Returns
+        -------
+        dict
+        """
+        raise NotImplementedError  # by StoredModel alone; every model overrides it
+
+    @classmethod
+    def from_configuration(
+        cls, configuration: Mapping[str, Any], *, threads: int | None = None
+    ) -> Self:
+        """Build a model.
+
+        Parameters
+        ----------
+        configuration : mapping
+            What `configuration` of a model of this class returned.
+        threads : int, optional
+            Upper bound of threads; all by default.
+
+        Returns
+        -------
+        StoredModel
+        """
+        return cls(**configuration, threads=threads)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write configuration and parameters to a file.
+
+        Parameters
+        ----------
+        path : path-like
+            A safetensors file; an existing one is replaced once the new one is whole.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        described = {
+            "model": type(self).__name__,
+            "configuration": json.dumps(self.configuration(), ensure_ascii=False),
+        }
+        write_tensors(path, self.parameters, described)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.configuration(), np.array(self.parameters.flat))
+
+
+def _rebuilt(
+    model: type[StoredModel], configuration: dict[str, Any], flat: NDArray[Any]
+) -> StoredModel:
+    """Build a model from what a pickle holds."""
+    built = model.from_configuration(configuration)
+    with built.parameters.edit() as target:
+        target[:] = flat
+    return built
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None = None) -> StoredModel:
+    """Read a model that `save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+    threads : int, optional
+        Upper bound of threads; all by default.
+
+    Returns
+    -------
+    StoredModel
+        Of the class that was saved.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    FormatError
+        If it is no model, is damaged, or comes from a newer version.
+    """
+    tensors, metadata = read_tensors(path)
+    name = metadata.get("model", "")
+    if name not in StoredModel._classes:
+        raise FormatError(f"{path} must hold a model; got {name or 'something else'!r}")
+    try:
+        configuration = json.loads(metadata["configuration"])
+        model = StoredModel._classes[name].from_configuration(configuration, threads=threads)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} holds no configuration of a {name}: {error}") from None
+    expected = model.parameters.shapes
+    for key in (*expected, *tensors):
+        found = describe_shape(tensors[key].shape) if key in tensors else "nothing"
+        wanted = describe_shape(expected[key]) if key in expected else "nothing"
+        if found != wanted:
+            raise FormatError(f"{path} must hold {wanted} for {key}; got {found}")
+    for key, tensor in tensors.items():
+        model.parameters[key] = tensor
+    return model

@@ -1,0 +1,146 @@
+"""Threads: how many, on which layer, and what holds after a fork.
+
+Workers normally run in one parallel region of Numba. Two situations forbid that: Numba's workqueue
+layer aborts the process when two Python threads enter regions at once, and GNU OpenMP terminates a
+child that was forked from a process with a running pool. There the same workers run on threads of
+our own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.np.ufunc import parallel as numba_pool
+
+from .simd import cpu
+from .validation import integer
+
+
+class _State:
+    """What this process knows of its thread pools."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.forked_from_pool = False
+        self.executor: ThreadPoolExecutor | None = None
+
+    def after_fork(self) -> None:
+        """Forget the parent's threads, which did not come along."""
+        self.lock = threading.Lock()
+        self.forked_from_pool |= bool(numba_pool._is_initialized)
+        self.executor = None
+
+
+_state = _State()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_state.after_fork)
+
+
+def _quota() -> float:
+    """Processors that the control group grants, or infinity."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return math.inf
+
+
+def available() -> int:
+    """Threads that a call may use at most: bounded by affinity, cgroup quota and Numba's limit."""
+    quota = max(1.0, _quota())
+    return int(min(cpu.cores(), quota, numba.config.NUMBA_NUM_THREADS))
+
+
+def resolve(threads: int | None) -> int:
+    """Return the number of threads that an upper bound comes to here.
+
+    Parameters
+    ----------
+    threads : int or None
+        Upper bound; None for all.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no integer of at least 1.
+    """
+    most = available()
+    return most if threads is None else min(most, integer("threads", threads, least=1))
+
+
+def check(threads: int | None) -> int | None:
+    """Return an upper bound as it was given, once it is known to be one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither None nor an integer of at least 1.
+    """
+    return None if threads is None else integer("threads", threads, least=1)
+
+
+def layer() -> str:
+    """Name of the threading layer; starts Numba's threads if nothing did so before."""
+    with _state.lock:
+        numba_pool._launch_threads()
+    return str(numba.threading_layer())
+
+
+@contextmanager
+def _mask(workers: int) -> Iterator[None]:
+    """Let Numba's next regions on this thread use so many threads, one chunk of work each."""
+    threads_before = numba.get_num_threads()
+    chunk_before = numba.set_parallel_chunksize(0)
+    numba.set_num_threads(workers)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(threads_before)
+        numba.set_parallel_chunksize(chunk_before)
+
+
+def _own_threads() -> ThreadPoolExecutor:
+    """Threads of our own for this process."""
+    with _state.lock:
+        if _state.executor is None:
+            _state.executor = ThreadPoolExecutor(available(), thread_name_prefix="numba-lstm")
+        return _state.executor
+
+
+def share_out(
+    serial: Callable[..., None],
+    parallel: Callable[..., None],
+    arguments: tuple[Any, ...],
+    workers: int,
+) -> None:
+    """Run all workers of a kernel.
+
+    Parameters
+    ----------
+    serial : callable
+        ``serial(*arguments, worker, workers)`` does one worker's share.
+    parallel : callable
+        ``parallel(*arguments, workers)`` does all shares in one parallel region.
+    arguments : tuple
+    workers : int
+        At most `available`.
+    """
+    if workers == 1:
+        serial(*arguments, 0, 1)
+    elif not _state.forked_from_pool and layer() != "workqueue":
+        with _mask(workers):
+            parallel(*arguments, workers)
+    else:
+        futures = [
+            _own_threads().submit(serial, *arguments, worker, workers) for worker in range(workers)
+        ]
+        for future in futures:
+            future.result()

@@ -1,0 +1,193 @@
+"""Checks of what users pass in: every error says what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Arrays of the model's dtype. Which of the two it is, is known only at run time.
+FloatArray = NDArray[Any]
+
+
+def integer(name: str, value: Any, *, least: int) -> int:
+    """Return `value` as an int of at least `least`.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer (a bool is none).
+    ValueError
+        If it is smaller than `least`.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}; got {value}")
+    return int(value)
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return `value` as a finite float within the given bounds.
+
+    Raises
+    ------
+    TypeError
+        If it is no real number (a bool is none).
+    ValueError
+        If it is NaN, infinite or out of bounds.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; got {value!r}")
+    converted = float(value)
+    within = (
+        math.isfinite(converted)
+        and (least is None or converted >= least)
+        and (above is None or converted > above)
+        and (most is None or converted <= most)
+        and (below is None or converted < below)
+    )
+    if not within:
+        bounds = [
+            f"{sign} {bound:g}"
+            for sign, bound in ((">=", least), (">", above), ("<=", most), ("<", below))
+            if bound is not None
+        ]
+        expected = " and ".join(["finite", *bounds])
+        raise ValueError(f"{name} must be {expected}; got {value}")
+    return converted
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Return `value` as a bool.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
+
+
+def float_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the dtype of a model.
+
+    Raises
+    ------
+    ValueError
+        If it is neither float32 nor float64.
+    """
+    try:
+        converted = np.dtype(dtype)
+    except TypeError:
+        converted = None
+    if converted not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
+    return converted.newbyteorder("=")
+
+
+def _array_of_kind(name: str, value: Any, kinds: str, expected: str) -> NDArray[Any]:
+    """Return `value` as an array whose dtype is of one of `kinds`."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise TypeError(f"{name} must be {expected}; got a ragged sequence") from None
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{name} must be {expected}; got dtype {array.dtype}")
+    return array
+
+
+def real_array(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
+    """Return `value` as a C-contiguous, aligned array of `dtype`, copied only where it is not one.
+
+    Raises
+    ------
+    TypeError
+        If it is no array of real numbers: complex, bool, object and strings are none.
+    """
+    array = _array_of_kind(name, value, "fiu", "an array of real numbers")
+    return np.require(array, dtype=dtype, requirements=["C", "A"])
+
+
+def integer_array(name: str, value: Any) -> NDArray[np.int64]:
+    """Return `value` as a C-contiguous array of int64.
+
+    Raises
+    ------
+    TypeError
+        If its dtype is no integer.
+    """
+    array = _array_of_kind(name, value, "iu", "an array of integers")
+    return np.require(array, dtype=np.int64, requirements=["C", "A"])
+
+
+def describe_shape(shape: Sequence[int | str]) -> str:
+    """Write a shape as Python writes a tuple, with names for the sizes that are free."""
+    inner = ", ".join(str(size) for size in shape)
+    return f"({inner},)" if len(shape) == 1 else f"({inner})"
+
+
+def require_shape(
+    name: str, array: NDArray[Any], expected: Sequence[int | str], meaning: str = ""
+) -> None:
+    """Check the shape of an array.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls it.
+    array : ndarray
+        What came.
+    expected : sequence of int or str
+        A number must match; a name stands for any size.
+    meaning : str
+        What a number in `expected` is, for the message.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another.
+    """
+    matches = array.ndim == len(expected) and all(
+        isinstance(size, str) or size == actual
+        for size, actual in zip(expected, array.shape, strict=True)
+    )
+    if not matches:
+        explained = (
+            f"{describe_shape(expected)}, {meaning}" if meaning else describe_shape(expected)
+        )
+        raise ValueError(f"{name} must have shape {explained}; got {describe_shape(array.shape)}")
+
+
+def require_output(name: str, array: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> FloatArray:
+    """Check an array that a result is to be written into.
+
+    Raises
+    ------
+    TypeError
+        If it is no array.
+    ValueError
+        If shape, dtype or layout are others, or if it is read-only.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be an array; got {type(array).__name__}")
+    require_shape(name, array, shape)
+    if array.dtype != dtype:
+        raise ValueError(f"{name} must have dtype {dtype}; got {array.dtype}")
+    if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+        raise ValueError(f"{name} must be C-contiguous and writable")
+    return array
