@@ -1,3 +1,30 @@
 """The fastest LSTM on a CPU, in Python with Numba: NumPy arrays in, NumPy arrays out."""
 
+from .layers import Embedding, Linear, Sequential
+from .losses import mse, softmax_cross_entropy
+from .lstm import LSTM
+from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, clip_by_global_norm
+from .parameters import Parameters
+from .storage import FormatError, load
+from .trainer import Trainer
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "LSTM",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Embedding",
+    "FormatError",
+    "Linear",
+    "Optimizer",
+    "Parameters",
+    "RMSprop",
+    "Sequential",
+    "Trainer",
+    "clip_by_global_norm",
+    "load",
+    "mse",
+    "softmax_cross_entropy",
+]

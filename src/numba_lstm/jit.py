@@ -12,7 +12,7 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.caching import FunctionCache
@@ -40,7 +40,7 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-class _PackageCache(FunctionCache):  # type: ignore[misc]
+class _PackageCache(FunctionCache):
     """Numba's cache of one function, with the digest of the whole package in its key."""
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
@@ -53,23 +53,23 @@ def _cached(function: Function, dispatcher: Any) -> Function:
         dispatcher._cache = _PackageCache(function)
     except RuntimeError as error:  # numba: "cannot cache function ...: no locator available"
         warnings.warn(f"kernels are compiled anew in every process: {error}", stacklevel=3)
-    return dispatcher  # type: ignore[no-any-return]
+    return cast(Function, dispatcher)
 
 
 def inlined(function: Function) -> Function:
     """Compile a function that becomes part of every caller: its tiles must stay in registers."""
-    return numba.njit(forceinline=True, **_INTERNAL)(function)  # type: ignore[no-any-return]
+    return cast(Function, numba.njit(forceinline=True, **_INTERNAL)(function))
 
 
 def variants(function: Callable[..., Any]) -> Callable[[Function], Function]:
     """Choose an implementation of `function` by its arguments' types; inlined like `inlined`."""
     options = {"forceinline": True, **_INTERNAL}
-    return overload(function, jit_options=options)  # type: ignore[no-any-return]
+    return cast(Callable[[Function], Function], overload(function, jit_options=options))
 
 
 def device(function: Function) -> Function:
     """Compile a function that only kernels call; it is cached within them."""
-    return numba.njit(**_INTERNAL)(function)  # type: ignore[no-any-return]
+    return cast(Function, numba.njit(**_INTERNAL)(function))
 
 
 def kernel(function: Function) -> Function:

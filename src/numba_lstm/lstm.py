@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,13 @@ from . import threads as threading_of_kernels
 from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .kernels import backward, forward
+from .kernels.panels import pack_cells, pack_products
 from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
 from .schedule import row_workers, task_workers
 from .storage import StoredModel
+from .tape import Tape
 from .validation import (
     FloatArray,
     boolean,
@@ -29,7 +30,7 @@ from .validation import (
     require_output,
     require_shape,
 )
-from .workspace import Layout, Workspace, WorkspacePool, layout
+from .workspace import Layout, Workspace, WorkspacePool, layout, packed_layout
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,14 +75,13 @@ class _Sequence:
 
 
 @dataclass(frozen=True)
-class _Tape:
+class _Saved:
     """What `forward` leaves for `backward`."""
 
     sequence: _Sequence
     layout: Layout
     call: NDArray[Any]
     workspace: FloatArray
-    version: int
 
 
 def _nothing(dtype: np.dtype[Any]) -> FloatArray:
@@ -130,8 +130,8 @@ class LSTM(StoredModel):
     batch_first : bool
         Whether sequences are (B, T, ·) instead of (T, B, ·). States are (L D, B, H) in any case.
     dropout : float
-        Share of every layer's outputs but the last's that `forward` sets to zero, scaling the others
-        by 1 / (1 - dropout).
+        Share of every layer's outputs but the last's that `forward` sets to zero, scaling the
+        others by 1 / (1 - dropout).
     bidirectional : bool
         Whether every layer also reads the sequence from its end (D = 2); the outputs of both
         directions stand side by side.
@@ -189,11 +189,18 @@ class LSTM(StoredModel):
         self._gradients: Parameters | None = None
         self._dropout_seed = int(random.integers(2**63))
         self._dropout_calls = 0
-        self._packed = PackedWeights(self.config, self.parameters)
+        packed = packed_layout(self.config)
+        self._forward_panels = PackedWeights(
+            self.parameters, packed.forward_size, functools.partial(pack_cells, packed.cells)
+        )
+        self._backward_panels = PackedWeights(
+            self.parameters,
+            packed.backward_size,
+            functools.partial(pack_products, packed.cells, self.config.directions),
+        )
         self._pool = WorkspacePool(self.config.numpy_dtype)
-        self._training = threading.Lock()
         self._training_workspace = Workspace(self.config.numpy_dtype)
-        self._tape: _Tape | None = None
+        self._tape: Tape[_Saved] = Tape("LSTM")
 
     @property
     def gradients(self) -> Parameters:
@@ -221,6 +228,25 @@ class LSTM(StoredModel):
         dict
         """
         return self.config.as_dict()
+
+    @classmethod
+    def from_configuration(
+        cls, configuration: Mapping[str, Any], *, threads: int | None = None
+    ) -> Self:
+        """Build a model from what `configuration` returned.
+
+        Parameters
+        ----------
+        configuration : mapping
+            Keyword arguments.
+        threads : int, optional
+            Upper bound of threads for a call.
+
+        Returns
+        -------
+        LSTM
+        """
+        return cls(**configuration, threads=threads)
 
     def __repr__(self) -> str:
         return f"LSTM({self.config.describe()})"
@@ -308,7 +334,7 @@ class LSTM(StoredModel):
         """Run the forward kernel."""
         y, (h, c) = results
         operations = self.config.operations(sequence.T, sequence.B)
-        with self._packed.borrow(backward=False) as packed:
+        with self._forward_panels.borrow() as packed:
             arrays = (packed, sequence.array, *state, y, h, c, workspace)
             threading_of_kernels.share_out(
                 forward.lstm_forward,
@@ -391,7 +417,7 @@ class LSTM(StoredModel):
         sequence = self._sequence(x)
         state = self._state("hx", hx, sequence)
         plan, call, most = self._prepared(sequence, training=True, threads=threads)
-        with self._alone():
+        with self._tape.alone():
             if active and self.config.dropout > 0:
                 call["dropped"] = int(self.config.dropout * 2**53)
                 call["seed"] = self._dropout_seed
@@ -399,10 +425,9 @@ class LSTM(StoredModel):
                 self._dropout_calls += 1
             results = self._outputs(None, sequence, state)
             workspace = self._training_workspace.reserve(plan.size)
-            self._tape = None
-            version = self.parameters.version
+            self._tape.clear()
             self._run(sequence, state, results, plan, call, workspace, most)
-            self._tape = _Tape(sequence, plan, call, workspace, version)
+            self._tape.record(_Saved(sequence, plan, call, workspace), self.parameters)
         return results
 
     def backward(
@@ -443,13 +468,9 @@ class LSTM(StoredModel):
         """
         wanted = boolean("input_gradient", input_gradient)
         most = threading_of_kernels.resolve(self.threads if threads is None else threads)
-        with self._alone():
-            tape = self._tape
-            if tape is None:
-                raise RuntimeError("backward needs a forward before it, one for each backward")
-            if tape.version != self.parameters.version:
-                raise RuntimeError("the parameters have changed since forward; run it again")
-            config, sequence = self.config, tape.sequence
+        with self._tape.alone():
+            saved = self._tape.read(self.parameters)
+            config, sequence = self.config, saved.sequence
             dtype = config.numpy_dtype
             dy_array = _nothing(dtype)
             if dy is not None:
@@ -459,43 +480,33 @@ class LSTM(StoredModel):
             dx = np.empty(sequence.array.shape, dtype) if wanted else _nothing(dtype)
             shape = sequence.state_shape(config.cells, config.hidden_size)
             dh0, dc0 = np.empty(shape, dtype), np.empty(shape, dtype)
-            self._tape = None
-            self._run_back(tape, (dy_array, *dstate, dx, dh0, dc0), wanted, most)
+            self._tape.clear()
+            self._run_back(saved, (dy_array, *dstate, dx, dh0, dc0), wanted, most)
         return (dx if wanted else None), (dh0, dc0)
 
     def _run_back(
-        self, tape: _Tape, arrays: tuple[FloatArray, ...], input_gradient: bool, threads: int
+        self, saved: _Saved, arrays: tuple[FloatArray, ...], input_gradient: bool, threads: int
     ) -> None:
         """Run the backward kernels."""
-        sequence, cells = tape.sequence, tape.layout.cells
+        sequence, cells = saved.sequence, saved.layout.cells
         operations = self.config.operations(sequence.T, sequence.B)
-        tape.call["input_gradient"] = input_gradient
-        threads = min(threads, tape.layout.workers)
-        workspace = flat(tape.workspace)
-        with self._packed.borrow(backward=True) as packed:
+        saved.call["input_gradient"] = input_gradient
+        threads = min(threads, saved.layout.workers)
+        workspace = flat(saved.workspace)
+        with self._backward_panels.borrow() as packed:
             threading_of_kernels.share_out(
                 backward.lstm_backward,
                 backward.lstm_backward_parallel,
-                (tape.call, cells, flat(packed), *map(flat, arrays), workspace),
+                (saved.call, cells, flat(packed), *map(flat, arrays), workspace),
                 row_workers(threads, sequence.B, operations),
             )
         with self.gradients.edit():
             threading_of_kernels.share_out(
                 backward.lstm_gradients,
                 backward.lstm_gradients_parallel,
-                (tape.call, cells, flat(sequence.array), self.gradients._writable, workspace),
+                (saved.call, cells, flat(sequence.array), self.gradients._writable, workspace),
                 task_workers(threads, operations),
             )
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Refuse a second training call at the same time."""
-        if not self._training.acquire(blocking=False):
-            raise RuntimeError("another thread is in forward or backward of this model")
-        try:
-            yield
-        finally:
-            self._training.release()
 
     def workspace_nbytes(self, T: int, B: int, *, training: bool = False) -> int:
         """Bytes of working memory that a call needs, besides its results and the packed weights.

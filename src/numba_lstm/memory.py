@@ -18,7 +18,8 @@ def aligned_empty(shape: int | Sequence[int], dtype: Any) -> NDArray[Any]:
     nbytes = math.prod(np.atleast_1d(shape).tolist()) * dtype.itemsize
     raw = np.empty(nbytes + CACHE_LINE, np.uint8)
     start = -raw.ctypes.data % CACHE_LINE
-    return raw[start : start + nbytes].view(dtype).reshape(shape)
+    aligned: NDArray[Any] = raw[start : start + nbytes].view(dtype).reshape(shape)
+    return aligned
 
 
 def aligned_zeros(shape: int | Sequence[int], dtype: Any) -> NDArray[Any]:

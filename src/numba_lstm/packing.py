@@ -3,53 +3,52 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .config import LSTMConfig
-from .kernels.panels import pack_cells, pack_products
 from .memory import aligned_empty
 from .parameters import Parameters
 from .validation import FloatArray
-from .workspace import packed_layout
 
 
 class _Copy:
-    """One packed copy of the weights and the calls that read it now."""
+    """One packed copy: the version that it holds, and the calls that read it now."""
 
-    def __init__(self, size: int, dtype: object) -> None:
-        self.buffer = aligned_empty(size, dtype)
-        self.forward_version = -1
-        self.backward_version = -1
+    def __init__(self, buffer: FloatArray) -> None:
+        self.buffer = buffer
+        self.version = 0
         self.readers = 0
 
 
 class PackedWeights:
-    """Panels of an LSTM's weights, packed again when the parameters have changed.
+    """Panels of a layer's weights, packed again when the parameters have changed.
 
     Parameters
     ----------
-    config : LSTMConfig
     parameters : Parameters
+    size : int
+        Numbers in the packed weights.
+    pack : callable
+        ``pack(flat, packed)`` fills a packed copy from the flat parameters.
     """
 
-    def __init__(self, config: LSTMConfig, parameters: Parameters) -> None:
+    def __init__(
+        self,
+        parameters: Parameters,
+        size: int,
+        pack: Callable[[FloatArray, FloatArray], None],
+    ) -> None:
         self._parameters = parameters
-        self._layout = packed_layout(config)
-        self._directions = config.directions
+        self._size = size
+        self._pack = pack
         self._lock = threading.Lock()
         self._copy: _Copy | None = None
 
     @contextmanager
-    def borrow(self, *, backward: bool) -> Iterator[FloatArray]:
+    def borrow(self) -> Iterator[FloatArray]:
         """Lend panels of the present weights.
 
-        A call that still reads older weights keeps its copy; the new panels then get another.
-
-        Parameters
-        ----------
-        backward : bool
-            Whether the panels of the backward pass are wanted, or those of the forward pass.
+        A call that still reads older weights keeps its copy; the present ones then get another.
 
         Yields
         ------
@@ -57,29 +56,18 @@ class PackedWeights:
             The packed weights.
         """
         with self._lock:
-            copy = self._current(self._layout.size if backward else self._layout.forward_size)
+            copy = self._copy
             version = self._parameters.version
-            flat = self._parameters._writable
-            if backward and copy.backward_version != version:
-                pack_products(self._layout.cells, self._directions, flat, copy.buffer)
-                copy.backward_version = version
-            elif not backward and copy.forward_version != version:
-                pack_cells(self._layout.cells, flat, copy.buffer)
-                copy.forward_version = version
+            if copy is None or (copy.version != version and copy.readers > 0):
+                copy = _Copy(aligned_empty(self._size, self._parameters.dtype))
+                self._copy = copy
+            if copy.version != version:
+                copy.version = 0  # packed halfway, it would be of no version
+                self._pack(self._parameters._writable, copy.buffer)
+                copy.version = version
             copy.readers += 1
         try:
             yield copy.buffer
         finally:
             with self._lock:
                 copy.readers -= 1
-
-    def _current(self, size: int) -> _Copy:
-        """Return a copy of at least `size` numbers that may be written where it is stale."""
-        copy = self._copy
-        version = self._parameters.version
-        if copy is not None and copy.buffer.size >= size:
-            stale = version not in (copy.forward_version, copy.backward_version)
-            if not stale or copy.readers == 0:
-                return copy
-        self._copy = copy = _Copy(size, self._parameters.dtype)
-        return copy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +15,17 @@ from numpy.typing import NDArray
 from .memory import aligned_zeros
 from .validation import FloatArray, describe_shape, float_dtype, real_array, require_shape
 
+# Versions are unique in the process: parameters that move to another buffer never get back to one
+# that something was packed from.
+_versions = itertools.count(1)
+
 
 class _Store:
-    """A flat buffer and how often it was written to; shared by all parameters that stand in it."""
+    """A flat buffer and the version of its content; shared by all parameters that stand in it."""
 
     def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
         self.buffer = aligned_zeros(size, dtype)
-        self.version = 0
+        self.version = next(_versions)
 
 
 class Parameters(Mapping[str, FloatArray]):
@@ -77,7 +82,7 @@ class Parameters(Mapping[str, FloatArray]):
 
         Returns
         -------
-        Parameters
+        joined : Parameters
             All of them, under the names ``{prefix}.{name}``.
 
         Raises
@@ -126,7 +131,7 @@ class Parameters(Mapping[str, FloatArray]):
 
     @property
     def version(self) -> int:
-        """A number that every write raises."""
+        """A number that every write raises; no two contents in a process share one."""
         return self._store.version
 
     @property
@@ -193,7 +198,7 @@ class Parameters(Mapping[str, FloatArray]):
             yield lent
         finally:
             lent.flags.writeable = False
-            self._store.version += 1
+            self._store.version = next(_versions)
 
     def zero(self) -> None:
         """Set every number to zero."""

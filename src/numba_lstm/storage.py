@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -144,7 +145,7 @@ def read_tensors(
     return tensors, metadata
 
 
-class StoredModel:
+class StoredModel(ABC):
     """What models share that can be saved and loaded again.
 
     A subclass has `parameters`, tells its `configuration`, and can be built from one.
@@ -157,6 +158,7 @@ class StoredModel:
         super().__init_subclass__(**arguments)
         StoredModel._classes[cls.__name__] = cls
 
+    @abstractmethod
     def configuration(self) -> dict[str, Any]:
         """Return what `from_configuration` needs, as JSON can hold it.
 
@@ -164,9 +166,9 @@ class StoredModel:
         -------
         dict
         """
-        raise NotImplementedError  # by StoredModel alone; every model overrides it
 
     @classmethod
+    @abstractmethod
     def from_configuration(
         cls, configuration: Mapping[str, Any], *, threads: int | None = None
     ) -> Self:
@@ -183,7 +185,6 @@ class StoredModel:
         -------
         StoredModel
         """
-        return cls(**configuration, threads=threads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write configuration and parameters to a file.

@@ -91,13 +91,13 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
     ValueError
         If it is neither float32 nor float64.
     """
-    try:
-        converted = np.dtype(dtype)
-    except TypeError:
-        converted = None
-    if converted not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
-    return converted.newbyteorder("=")
+    for known in (np.dtype(np.float32), np.dtype(np.float64)):
+        try:
+            if np.dtype(dtype) == known and dtype is not None:
+                return known
+        except TypeError:
+            pass
+    raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
 
 
 def _array_of_kind(name: str, value: Any, kinds: str, expected: str) -> NDArray[Any]:

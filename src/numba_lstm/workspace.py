@@ -51,13 +51,13 @@ class PackedLayout:
     ----------
     cells : array of CELL
         Sizes, places of the parameters and of the packed weights.
-    forward_size, size : int
-        Numbers that inference needs, and that training needs.
+    forward_size, backward_size : int
+        Numbers of what the forward pass reads, and of what the backward pass reads.
     """
 
     cells: NDArray[Any]
     forward_size: int
-    size: int
+    backward_size: int
 
 
 def _row_stride(count: int, itemsize: int) -> int:
@@ -86,7 +86,7 @@ def packed_layout(config: LSTMConfig) -> PackedLayout:
     H, D = config.hidden_size, config.directions
     padded = _up(H, W)
     cells = np.zeros(config.cells, CELL)
-    packed = _Places(itemsize)
+    forward, backward = _Places(itemsize), _Places(itemsize)
     for index, cell in enumerate(cells):
         suffix = config.suffix(index)
         cell["inputs"] = config.inputs(index // D)
@@ -97,14 +97,12 @@ def packed_layout(config: LSTMConfig) -> PackedLayout:
         cell["weight_ih"] = places[f"weight_ih_{suffix}"]
         cell["weight_hh"] = places[f"weight_hh_{suffix}"]
         cell["bias"] = places.get(f"bias_{suffix}", -1)
-        cell["panels"] = packed.take(padded // W, 1 + cell["inputs"] + H, 4, W)
-    forward_size = packed.size
-    for index, cell in enumerate(cells):
-        cell["recurrent_panels"] = packed.take(1 + 4 * padded, padded)
+        cell["panels"] = forward.take(padded // W, 1 + int(cell["inputs"]) + H, 4, W)
+        cell["recurrent_panels"] = backward.take(1 + 4 * padded, padded)
         if index % D == 0:
-            input_panels = packed.take(1 + D * 4 * padded, _up(int(cell["inputs"]), W))
+            input_panels = backward.take(1 + D * 4 * padded, _up(int(cell["inputs"]), W))
         cell["input_panels"] = input_panels
-    return PackedLayout(cells, forward_size, packed.size)
+    return PackedLayout(cells, forward.size, backward.size)
 
 
 @dataclass(frozen=True)

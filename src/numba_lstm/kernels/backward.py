@@ -16,9 +16,10 @@ from ..simd.pointer import address
 from ..simd.vector import load, load_first, store, width
 from .cell import cell_backward
 from .dropout import dropout
-from .forward import first_row, load_state, save_state, slot_after, slot_before
+from .forward import load_state, save_state, slot_after, slot_before
 from .gemm import Block, Terms, outer_products, product
 from .tables import BLOCK_TERMS, TASK_FEATURES
+from .workers import first_row
 
 
 @device
@@ -167,7 +168,7 @@ def _gradient_task(call, cells, index, unit, first, last, x, gradients, workspac
         source = address(workspace, cells[index - call.directions].outputs)
         x_row = I
         x_step = B * I
-    bias, biases = _features_between(first, last, 0, 1)
+    _bias, biases = _features_between(first, last, 0, 1)
     x_first, inputs = _features_between(first, last, 1, 1 + I)
     h_first, hiddens = _features_between(first, last, 1 + I, 1 + I + H)
     h_before = address(workspace, cell.h + slot_before(cell, 0, T + 1) * B * cell.state_row)

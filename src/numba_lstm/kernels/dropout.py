@@ -17,7 +17,7 @@ _SECOND_FACTOR = np.uint64(0x94D049BB133111EB)
 
 @inlined
 def _mixed(counter):
-    """Finaliser of SplitMix64 (Steele, Lea & Flood 2014): every input bit moves every output bit."""
+    """Finaliser of SplitMix64 (Steele, Lea & Flood 2014): each bit moves all others."""
     counter = (counter ^ (counter >> np.uint64(30))) * _FIRST_FACTOR
     counter = (counter ^ (counter >> np.uint64(27))) * _SECOND_FACTOR
     return counter ^ (counter >> np.uint64(31))

@@ -16,12 +16,7 @@ from ..simd.vector import load, store, store_first, width
 from .cell import cell_forward
 from .dropout import dropout
 from .gemm import ROWS, Terms, next_rows, product_rows
-
-
-@inlined
-def first_row(batch, worker, workers):
-    """First row of the batch that belongs to a worker; its last is the next worker's first."""
-    return batch * worker // workers
+from .workers import first_row
 
 
 @inlined

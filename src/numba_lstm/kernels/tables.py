@@ -45,8 +45,9 @@ CELL = np.dtype(
             "reverse",  # 1 if it runs from the last step to the first
             "state_row",  # stride of h, c, dh and dc over the rows of the batch: H padded
             "gates_row",  # the same of the gates
-            # in the packed weights
+            # in what is packed for the forward pass
             "panels",  # (H / W, 1 + I + H, 4, W): bias, weight_ih, weight_hh
+            # in what is packed for the backward pass
             "recurrent_panels",  # weight_hh as the matrix that takes dgates to dh
             "input_panels",  # weight_ih of both directions as the matrix that takes dgates to dx
             # in the parameters and the gradients

@@ -14,7 +14,7 @@ from numba.core import config
 @functools.cache
 def cpu_name() -> str:
     """Name of the CPU that Numba compiles for, as LLVM spells it."""
-    return config.CPU_NAME or llvm.get_host_cpu_name()
+    return str(config.CPU_NAME or llvm.get_host_cpu_name())
 
 
 @functools.cache

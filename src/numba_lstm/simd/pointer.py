@@ -14,7 +14,7 @@ from numba.core import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 
-class Pointer(types.Type):  # type: ignore[misc]
+class Pointer(types.Type):
     """Numba type of the address of a number of type `dtype`."""
 
     def __init__(self, dtype: Any) -> None:
@@ -23,7 +23,7 @@ class Pointer(types.Type):  # type: ignore[misc]
 
 
 @register_model(Pointer)
-class _PointerModel(models.PrimitiveModel):  # type: ignore[misc]
+class _PointerModel(models.PrimitiveModel):
     def __init__(self, manager: Any, pointer: Pointer) -> None:
         item = manager.lookup(pointer.dtype).get_data_type()
         super().__init__(manager, pointer, item.as_pointer())
@@ -36,7 +36,7 @@ def offset(builder: Any, pointer: Any, count: Any) -> Any:
     return builder.gep(pointer, [count])
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def address(typing_context: Any, array: Any, index: Any) -> Any:
     """Address of element `index` of a flat array."""
     if not (isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C"):
@@ -49,7 +49,7 @@ def address(typing_context: Any, array: Any, index: Any) -> Any:
     return Pointer(array.dtype)(array, types.int64), generate
 
 
-@type_callable(operator.add)  # type: ignore[untyped-decorator]
+@type_callable(operator.add)
 def _type_advance(context: Any) -> Any:
     def typer(pointer: Any, count: Any) -> Any:
         if isinstance(pointer, Pointer) and isinstance(count, types.Integer):
@@ -59,13 +59,13 @@ def _type_advance(context: Any) -> Any:
     return typer
 
 
-@lower_builtin(operator.add, Pointer, types.Integer)  # type: ignore[untyped-decorator]
+@lower_builtin(operator.add, Pointer, types.Integer)
 def _lower_advance(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     count = context.cast(builder, arguments[1], signature.args[1], types.int64)
     return offset(builder, arguments[0], count)
 
 
-@type_callable(operator.getitem)  # type: ignore[untyped-decorator]
+@type_callable(operator.getitem)
 def _type_read(context: Any) -> Any:
     def typer(pointer: Any, index: Any) -> Any:
         if isinstance(pointer, Pointer) and isinstance(index, types.Integer):
@@ -75,13 +75,13 @@ def _type_read(context: Any) -> Any:
     return typer
 
 
-@lower_builtin(operator.getitem, Pointer, types.Integer)  # type: ignore[untyped-decorator]
+@lower_builtin(operator.getitem, Pointer, types.Integer)
 def _lower_read(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     index = context.cast(builder, arguments[1], signature.args[1], types.int64)
     return builder.load(offset(builder, arguments[0], index))
 
 
-@type_callable(operator.setitem)  # type: ignore[untyped-decorator]
+@type_callable(operator.setitem)
 def _type_write(context: Any) -> Any:
     def typer(pointer: Any, index: Any, value: Any) -> Any:
         if isinstance(pointer, Pointer) and isinstance(index, types.Integer):
@@ -91,7 +91,7 @@ def _type_write(context: Any) -> Any:
     return typer
 
 
-@lower_builtin(operator.setitem, Pointer, types.Integer, types.Number)  # type: ignore[untyped-decorator]
+@lower_builtin(operator.setitem, Pointer, types.Integer, types.Number)
 def _lower_write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     pointer, index, value = arguments
     index = context.cast(builder, index, signature.args[1], types.int64)

@@ -17,7 +17,7 @@ from .pointer import Pointer, offset
 from .vector import Vector, emit_broadcast, emit_intrinsic, emit_load, emit_store, llvm_vector
 
 
-class Tile(types.Type):  # type: ignore[misc]
+class Tile(types.Type):
     """Numba type of `rows` x `vectors` vectors of floats of type `dtype`."""
 
     def __init__(self, dtype: Any, rows: int, vectors: int) -> None:
@@ -28,7 +28,7 @@ class Tile(types.Type):  # type: ignore[misc]
 
 
 @register_model(Tile)
-class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
+class _TileModel(models.PrimitiveModel):
     def __init__(self, manager: Any, tile: Tile) -> None:
         kind = ir.ArrayType(llvm_vector(tile.vector), tile.rows * tile.vectors)
         super().__init__(manager, tile, kind)
@@ -53,7 +53,7 @@ def _literal_tile(rows: Any, vectors: Any, pointer: Any) -> Tile | None:
     return Tile(pointer.dtype, rows.literal_value, vectors.literal_value)
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@intrinsic(prefer_literal=True)
 def tile_zeros(typing_context: Any, rows: Any, vectors: Any, pointer: Any) -> Any:
     """Tile of zeros for the numbers behind `pointer`."""
     tile = _literal_tile(rows, vectors, pointer)
@@ -66,7 +66,7 @@ def tile_zeros(typing_context: Any, rows: Any, vectors: Any, pointer: Any) -> An
     return tile(rows, vectors, pointer), generate
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@intrinsic(prefer_literal=True)
 def tile_repeat(typing_context: Any, rows: Any, vectors: Any, pointer: Any) -> Any:
     """Tile whose every row is the vectors at `pointer`."""
     tile = _literal_tile(rows, vectors, pointer)
@@ -85,7 +85,7 @@ def tile_repeat(typing_context: Any, rows: Any, vectors: Any, pointer: Any) -> A
     return tile(rows, vectors, pointer), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def tile_width(typing_context: Any, tile: Any) -> Any:
     """Numbers in a row of `tile`, a constant to the compiler."""
     if not isinstance(tile, Tile):
@@ -98,7 +98,7 @@ def tile_width(typing_context: Any, tile: Any) -> Any:
     return types.int64(tile), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def tile_without_last_row(typing_context: Any, tile: Any) -> Any:
     """The same tile, one row shorter."""
     if not (isinstance(tile, Tile) and tile.rows > 1):
@@ -114,7 +114,7 @@ def tile_without_last_row(typing_context: Any, tile: Any) -> Any:
     return shorter(tile), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def tile_store(typing_context: Any, tile: Any, pointer: Any, stride: Any) -> Any:
     """Write the rows of `tile` to `pointer`, `stride` numbers apart."""
     if not (isinstance(tile, Tile) and isinstance(pointer, Pointer)):
@@ -132,7 +132,7 @@ def tile_store(typing_context: Any, tile: Any, pointer: Any, stride: Any) -> Any
     return types.void(tile, pointer, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def tile_accumulate(typing_context: Any, tile: Any, pointer: Any, stride: Any) -> Any:
     """Add the rows of `tile` to what stands at `pointer`, `stride` numbers apart."""
     if not (isinstance(tile, Tile) and isinstance(pointer, Pointer)):
@@ -151,7 +151,7 @@ def tile_accumulate(typing_context: Any, tile: Any, pointer: Any, stride: Any) -
     return types.void(tile, pointer, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def tile_rank1(typing_context: Any, tile: Any, weights: Any, values: Any, stride: Any) -> Any:
     """Tile with ``tile[r, v] + values[r * stride] * weights[v]``, fused, in every place."""
     if not (
@@ -177,7 +177,7 @@ def tile_rank1(typing_context: Any, tile: Any, weights: Any, values: Any, stride
     return tile(tile, weights, values, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def keep_loop(typing_context: Any) -> Any:
     """Keep the loops that this stands in as they are written: neither unrolled nor duplicated.
 

@@ -22,7 +22,7 @@ _MANTISSA_BITS = {32: 23, 64: 52}
 _EXPONENT_BIAS = {32: 127, 64: 1023}
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """Numba type of one vector register of floats of type `dtype`."""
 
     def __init__(self, dtype: Any) -> None:
@@ -38,7 +38,7 @@ def llvm_vector(vector: Vector) -> ir.VectorType:
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, llvm_vector(vector))
 
@@ -100,7 +100,7 @@ def _emit_masked(builder: Any, vector: Vector, pointer: Any) -> tuple[Any, str, 
 # Memory.
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load(typing_context: Any, pointer: Any) -> Any:
     """Vector at `pointer`."""
     if not isinstance(pointer, Pointer):
@@ -113,7 +113,7 @@ def load(typing_context: Any, pointer: Any) -> Any:
     return vector(pointer), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store(typing_context: Any, vector: Any, pointer: Any) -> Any:
     """Write `vector` to `pointer`."""
     if not (isinstance(vector, Vector) and isinstance(pointer, Pointer)):
@@ -126,7 +126,7 @@ def store(typing_context: Any, vector: Any, pointer: Any) -> Any:
     return types.void(vector, pointer), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_first(typing_context: Any, pointer: Any, count: Any) -> Any:
     """Vector of the first `count` numbers at `pointer`, zeros behind; reads no others."""
     if not isinstance(pointer, Pointer):
@@ -147,7 +147,7 @@ def load_first(typing_context: Any, pointer: Any, count: Any) -> Any:
     return vector(pointer, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store_first(typing_context: Any, vector: Any, pointer: Any, count: Any) -> Any:
     """Write the first `count` lanes of `vector` to `pointer`; touches no others."""
     if not (isinstance(vector, Vector) and isinstance(pointer, Pointer)):
@@ -169,7 +169,7 @@ def store_first(typing_context: Any, vector: Any, pointer: Any, count: Any) -> A
     return types.void(vector, pointer, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def width(typing_context: Any, pointer: Any) -> Any:
     """Lanes of a vector of the numbers at `pointer`, a constant to the compiler."""
     if not isinstance(pointer, Pointer):
@@ -182,7 +182,7 @@ def width(typing_context: Any, pointer: Any) -> Any:
     return types.int64(pointer), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def broadcast(typing_context: Any, like: Any, number: Any) -> Any:
     """Vector of the type of `like` (a vector, or a pointer to one) with `number` in every lane."""
     if not isinstance(like, (Vector, Pointer)):
@@ -201,14 +201,14 @@ def broadcast(typing_context: Any, like: Any, number: Any) -> Any:
 def _define_operator(function: Callable[..., Any], instruction: str) -> None:
     """Make a Python operator on two vectors the named LLVM instruction."""
 
-    @type_callable(function)  # type: ignore[untyped-decorator]
+    @type_callable(function)
     def type_operator(context: Any) -> Any:
         def typer(left: Any, right: Any) -> Any:
             return left if isinstance(left, Vector) and left == right else None
 
         return typer
 
-    @lower_builtin(function, Vector, Vector)  # type: ignore[untyped-decorator]
+    @lower_builtin(function, Vector, Vector)
     def lower_operator(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return getattr(builder, instruction)(*arguments)
 
@@ -219,7 +219,7 @@ _define_operator(operator.mul, "fmul")
 _define_operator(operator.truediv, "fdiv")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """Fused ``a * b + c``: one rounding."""
     if not (isinstance(a, Vector) and a == b == c):
@@ -231,7 +231,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, b, c), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def absolute(typing_context: Any, x: Any) -> Any:
     """``|x|``, NaN kept."""
     if not isinstance(x, Vector):
@@ -243,7 +243,7 @@ def absolute(typing_context: Any, x: Any) -> Any:
     return x(x), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def copysign(typing_context: Any, magnitude: Any, sign: Any) -> Any:
     """`magnitude` with the sign bit of `sign`."""
     if not (isinstance(magnitude, Vector) and magnitude == sign):
@@ -255,7 +255,7 @@ def copysign(typing_context: Any, magnitude: Any, sign: Any) -> Any:
     return magnitude(magnitude, sign), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def where_less(typing_context: Any, x: Any, bound: Any, then: Any, otherwise: Any) -> Any:
     """`then` in the lanes where ``x < bound``, `otherwise` elsewhere and where either is NaN."""
     if not (isinstance(x, Vector) and x == bound == then == otherwise):
@@ -268,7 +268,7 @@ def where_less(typing_context: Any, x: Any, bound: Any, then: Any, otherwise: An
     return x(x, bound, then, otherwise), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def power_of_two(typing_context: Any, shifted: Any) -> Any:
     """``2**n`` for normal results, n being the integer in the low mantissa bits of `shifted`.
 
@@ -296,7 +296,7 @@ def constant(single: float, double: float) -> Any:
     `single` serves float32, `double` float64: for numbers that depend on the precision.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def repeated(typing_context: Any, like: Any) -> Any:
         if not isinstance(like, Vector):
             return None
@@ -316,7 +316,7 @@ def polynomial(single: tuple[float, ...], double: tuple[float, ...]) -> Any:
     Coefficients ascend; `single` serves float32, `double` float64.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def evaluated(typing_context: Any, x: Any) -> Any:
         if not isinstance(x, Vector):
             return None
@@ -346,7 +346,7 @@ def _emit_folded(builder: Any, vector: Vector, value: Any, combine: Callable[...
     return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def lane_sum(typing_context: Any, x: Any) -> Any:
     """Sum of the lanes, by halves."""
     if not isinstance(x, Vector):
@@ -358,7 +358,7 @@ def lane_sum(typing_context: Any, x: Any) -> Any:
     return x.dtype(x), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def lane_maximum(typing_context: Any, x: Any) -> Any:
     """Largest lane; which lane wins where some are NaN is not defined."""
     if not isinstance(x, Vector):

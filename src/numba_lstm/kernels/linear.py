@@ -1,0 +1,159 @@
+"""Rows times a matrix, and the gradients of the matrix: the linear layer."""
+
+from __future__ import annotations
+
+from numba import prange
+
+from ..jit import device, kernel, parallel_kernel
+from ..simd.pointer import address
+from ..simd.vector import load_first, store, width
+from .gemm import ROWS, Block, Terms, outer_products, product
+from .tables import BLOCK_TERMS, TASK_FEATURES
+from .workers import first_row
+
+
+@device
+def _worker_product(values, rows, terms, packed, columns, out, scratches, worker, workers):
+    first = first_row(rows, worker, workers)
+    count = first_row(rows, worker + 1, workers) - first
+    source = address(values, first * terms)
+    lanes = width(source)
+    product(
+        count,
+        Terms(terms, source, terms),
+        Terms(0, source, 0),
+        address(packed, 0),
+        columns,
+        address(scratches, worker * ROWS * 4 * lanes),
+        address(out, first * columns),
+        columns,
+    )
+
+
+@kernel
+def linear_product(values, rows, terms, packed, columns, out, scratches, worker, workers):
+    """One worker's rows of ``out = start + values @ matrix``.
+
+    Parameters
+    ----------
+    values : array
+        (rows, terms) flat, read.
+    rows, terms : int
+    packed : array
+        The matrix (terms, columns) and the start of every column, from `panels.pack_matrix`; read.
+    columns : int
+    out : array
+        (rows, columns) flat, assigned.
+    scratches : array
+        One tile for each worker.
+    worker, workers : int
+        Which share of the rows, of how many.
+    """
+    _worker_product(values, rows, terms, packed, columns, out, scratches, worker, workers)
+
+
+@parallel_kernel
+def linear_product_parallel(values, rows, terms, packed, columns, out, scratches, workers):
+    """All workers' rows at once; see `linear_product`."""
+    for worker in prange(workers):
+        share = int(worker)
+        _worker_product(values, rows, terms, packed, columns, out, scratches, share, workers)
+
+
+@device
+def _column_block(x, row, rows, columns, column, target):
+    """Copy a panel of four vectors of columns out of some rows, padded with zeros."""
+    lanes = width(x)
+    for r in range(rows):
+        for v in range(4):
+            left = columns - column - v * lanes
+            if left > 0:
+                source = x + ((row + r) * columns + column + v * lanes)
+                store(load_first(source, min(left, lanes)), target + (r * 4 + v) * lanes)
+            else:
+                for lane in range(lanes):
+                    target[(r * 4 + v) * lanes + lane] = 0.0
+
+
+@device
+def _gradient_task(x, dy, rows, inputs, outputs, first, last, column, weight, scratch):
+    """Gradient of the weights from four vectors of inputs to the outputs [first, last)."""
+    lanes = width(scratch)
+    panel = 4 * lanes
+    sums = scratch
+    block_of_x = scratch + TASK_FEATURES * panel
+    for k in range((last - first) * panel):
+        sums[k] = 0.0
+    blocks = (rows + BLOCK_TERMS - 1) // BLOCK_TERMS
+    for later in range(blocks):
+        row = (blocks - 1 - later) * BLOCK_TERMS
+        count = min(BLOCK_TERMS, rows - row)
+        _column_block(address(x, 0), row, count, inputs, column, block_of_x)
+        values = address(dy, row * outputs + first)
+        block = Block(1, count, 0, outputs, 0, panel)
+        outer_products(last - first, block, values, 1, block_of_x, sums)
+    for output in range(first, last):
+        for k in range(min(panel, inputs - column)):
+            weight[output * inputs + column + k] += sums[(output - first) * panel + k]
+
+
+@device
+def _bias_gradient(dy, rows, outputs, bias):
+    """Sums over the rows, in the same blocks as the weights."""
+    blocks = (rows + BLOCK_TERMS - 1) // BLOCK_TERMS
+    for output in range(outputs):
+        for later in range(blocks):
+            row = (blocks - 1 - later) * BLOCK_TERMS
+            added = dy[row * outputs + output]
+            for k in range(row + 1, min(rows, row + BLOCK_TERMS)):
+                added += dy[k * outputs + output]
+            bias[output] += added
+
+
+@device
+def _worker_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, worker, workers):
+    lanes = width(address(x, 0))
+    size = (TASK_FEATURES + BLOCK_TERMS) * 4 * lanes
+    scratch = address(scratches, worker * size)
+    task = 0
+    for column in range(0, inputs, 4 * lanes):
+        for first in range(0, outputs, TASK_FEATURES):
+            if task % workers == worker:
+                last = min(outputs, first + TASK_FEATURES)
+                _gradient_task(
+                    x, dy, rows, inputs, outputs, first, last, column, address(weight, 0), scratch
+                )
+            task += 1
+    if bias.size > 0 and task % workers == worker:
+        _bias_gradient(address(dy, 0), rows, outputs, bias)
+
+
+@kernel
+def linear_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, worker, workers):
+    """One worker's share of ``weight += dy.T @ x`` and ``bias += sum of dy over the rows``.
+
+    Rows are summed in blocks, each from zero, from the last to the first.
+
+    Parameters
+    ----------
+    x, dy : array
+        (rows, inputs) and (rows, outputs) flat, read.
+    rows, inputs, outputs : int
+    weight : array
+        (outputs, inputs) flat, accumulated into.
+    bias : array
+        (outputs,), accumulated into; empty if there is none.
+    scratches : array
+        (TASK_FEATURES + BLOCK_TERMS) x 4 vectors for each worker.
+    worker, workers : int
+        Which share of the tasks, of how many.
+    """
+    _worker_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, worker, workers)
+
+
+@parallel_kernel
+def linear_gradients_parallel(x, dy, rows, inputs, outputs, weight, bias, scratches, workers):
+    """All workers' shares at once; see `linear_gradients`."""
+    for worker in prange(workers):
+        share = int(worker)
+        _worker_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, share, workers)

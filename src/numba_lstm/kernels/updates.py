@@ -1,0 +1,147 @@
+"""What optimisers do to the flat parameters, each in one pass.
+
+Coefficients come in the dtype of the arrays: a float64 would turn every product into float64.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..jit import kernel
+from ..simd.pointer import address
+from ..simd.vector import broadcast, fma, lane_sum, load, width
+
+# A norm's squares are added in the dtype over so many numbers, then in float64.
+_RUN = 4096
+
+
+@kernel
+def sgd_update(parameters, gradients, velocity, lr, momentum, weight_decay, nesterov):
+    """Stochastic gradient descent with momentum (Sutskever et al. 2013, as PyTorch writes it).
+
+    Parameters
+    ----------
+    parameters, velocity : array
+        Flat, updated.
+    gradients : array
+        Flat, read.
+    lr, momentum, weight_decay : float
+        In the dtype of the arrays.
+    nesterov : bool
+    """
+    for k in range(parameters.size):
+        slope = gradients[k] + weight_decay * parameters[k]
+        velocity[k] = momentum * velocity[k] + slope
+        slope = slope + momentum * velocity[k] if nesterov else velocity[k]
+        parameters[k] = parameters[k] - lr * slope
+
+
+@kernel
+def adam_update(
+    parameters,
+    gradients,
+    mean,
+    square,
+    decay,
+    weight_decay,
+    beta1,
+    rest1,
+    beta2,
+    rest2,
+    step,
+    root,
+    eps,
+):
+    """Adam (Kingma & Ba 2015, algorithm 1), with the weight decay of AdamW or the older one.
+
+    Parameters
+    ----------
+    parameters, mean, square : array
+        Flat; parameters and the running means of the gradient and its square, updated.
+    gradients : array
+        Flat, read.
+    decay : float
+        Factor on the parameters before the step, ``1 - lr * weight_decay`` for AdamW (Loshchilov &
+        Hutter 2019), else 1. This and the following in the dtype of the arrays.
+    weight_decay : float
+        Multiple of the parameters that joins the gradient; 0 for AdamW.
+    beta1, rest1, beta2, rest2 : float
+        Decay of the running means, and 1 minus it.
+    step : float
+        ``lr / (1 - beta1**t)``.
+    root : float
+        ``sqrt(1 - beta2**t)``.
+    eps : float
+    """
+    for k in range(parameters.size):
+        parameter = parameters[k] * decay
+        slope = gradients[k] + weight_decay * parameter
+        mean[k] = beta1 * mean[k] + rest1 * slope
+        square[k] = beta2 * square[k] + rest2 * (slope * slope)
+        parameters[k] = parameter - step * (mean[k] / (math.sqrt(square[k]) / root + eps))
+
+
+@kernel
+def rmsprop_update(
+    parameters, gradients, square, velocity, lr, alpha, rest, eps, momentum, weight_decay
+):
+    """RMSprop (Hinton 2012, lecture 6e, as PyTorch writes it).
+
+    Parameters
+    ----------
+    parameters, square, velocity : array
+        Flat; parameters, the running mean of the squared gradient, and the velocity; updated.
+    gradients : array
+        Flat, read.
+    lr, alpha, rest, eps, momentum, weight_decay : float
+        In the dtype of the arrays; rest is 1 - alpha.
+    """
+    for k in range(parameters.size):
+        slope = gradients[k] + weight_decay * parameters[k]
+        square[k] = alpha * square[k] + rest * (slope * slope)
+        velocity[k] = momentum * velocity[k] + slope / (math.sqrt(square[k]) + eps)
+        parameters[k] = parameters[k] - lr * velocity[k]
+
+
+@kernel
+def square_sum(values):
+    """Sum of the squares of an array.
+
+    Parameters
+    ----------
+    values : array
+        Flat, read.
+
+    Returns
+    -------
+    float
+        In float64. It overflows or is NaN where a number is not finite or its square overflows.
+    """
+    start = address(values, 0)
+    lanes = width(start)
+    whole = values.size // lanes * lanes
+    total = 0.0
+    for first in range(0, whole, _RUN):
+        run = broadcast(start, 0.0)
+        for k in range(first, min(whole, first + _RUN), lanes):
+            vector = load(start + k)
+            run = fma(vector, vector, run)
+        total += lane_sum(run)
+    for k in range(whole, values.size):
+        total += float(values[k]) * float(values[k])
+    return total
+
+
+@kernel
+def scale(values, factor):
+    """Multiply an array by a number.
+
+    Parameters
+    ----------
+    values : array
+        Flat, updated.
+    factor : float
+        In the dtype of the array.
+    """
+    for k in range(values.size):
+        values[k] = values[k] * factor

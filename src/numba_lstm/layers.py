@@ -1,0 +1,753 @@
+"""Embedding, Linear, and Sequential, which joins layers over one flat parameter buffer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import threads as threading_of_kernels
+from .initialization import Seed, fill_uniform, generator
+from .kernels import linear as kernels
+from .kernels.embedding import embedding_backward
+from .kernels.gemm import ROWS
+from .kernels.panels import pack_matrix
+from .kernels.tables import BLOCK_TERMS, TASK_FEATURES
+from .lstm import LSTM, State
+from .memory import flat
+from .packing import PackedWeights
+from .parameters import Parameters
+from .schedule import row_workers, task_workers
+from .simd import cpu
+from .storage import StoredModel
+from .tape import Tape
+from .validation import (
+    FloatArray,
+    boolean,
+    float_dtype,
+    integer,
+    integer_array,
+    real_array,
+    require_shape,
+)
+from .workspace import WorkspacePool
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Embedding(StoredModel):
+    """A table with a row of features for every token.
+
+    Parameters
+    ----------
+    num_embeddings : int
+        N, number of tokens.
+    embedding_dim : int
+        E, features of a token.
+    dtype : dtype
+        float32 or float64.
+    seed : int, Generator, SeedSequence or None
+        Source of the initial table, drawn from a normal distribution.
+
+    Attributes
+    ----------
+    parameters : Parameters
+        ``weight`` (N, E).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        dtype: Any = "float32",
+        seed: Seed = None,
+    ) -> None:
+        self.num_embeddings = integer("num_embeddings", num_embeddings, least=1)
+        self.embedding_dim = integer("embedding_dim", embedding_dim, least=1)
+        shapes = {"weight": (self.num_embeddings, self.embedding_dim)}
+        self.parameters = Parameters(shapes, float_dtype(dtype))
+        self.parameters["weight"] = generator(seed).standard_normal(shapes["weight"])
+        self._gradients: Parameters | None = None
+        self._tape: Tape[NDArray[np.int64]] = Tape("Embedding")
+
+    @property
+    def gradients(self) -> Parameters:
+        """Gradients of the parameters, by the same names; `backward` adds to them."""
+        if self._gradients is None:
+            self._gradients = Parameters(self.parameters.shapes, self.parameters.dtype)
+        return self._gradients
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the keyword arguments, without the seed, that build the same layer.
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "num_embeddings": self.num_embeddings,
+            "embedding_dim": self.embedding_dim,
+            "dtype": self.parameters.dtype.name,
+        }
+
+    @classmethod
+    def from_configuration(
+        cls, configuration: Mapping[str, Any], *, threads: int | None = None
+    ) -> Self:
+        """Build a layer from what `configuration` returned.
+
+        Parameters
+        ----------
+        configuration : mapping
+            Keyword arguments.
+        threads : int, optional
+            Checked, and of no further meaning: looking up rows takes one thread.
+
+        Returns
+        -------
+        Embedding
+        """
+        threading_of_kernels.check(threads)
+        return cls(**configuration)
+
+    def __repr__(self) -> str:
+        return f"Embedding({self.num_embeddings}, {self.embedding_dim})"
+
+    def _tokens(self, tokens: Any) -> NDArray[np.int64]:
+        """Validate tokens."""
+        array = integer_array("tokens", tokens)
+        if array.size and (array.min() < 0 or array.max() >= self.num_embeddings):
+            raise ValueError(
+                f"tokens must lie in [0, {self.num_embeddings}), "
+                f"{self.num_embeddings} = num_embeddings; "
+                f"got values from {array.min()} to {array.max()}"
+            )
+        return array
+
+    def __call__(self, tokens: Any) -> FloatArray:
+        """Look up rows.
+
+        Parameters
+        ----------
+        tokens : array of int
+            (...) in [0, N).
+
+        Returns
+        -------
+        ndarray
+            (..., E).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a token is no integer or out of range.
+        """
+        found: FloatArray = np.take(self.parameters["weight"], self._tokens(tokens), axis=0)
+        return found
+
+    def forward(self, tokens: Any) -> FloatArray:
+        """Look up rows and keep the tokens for `backward`.
+
+        Parameters
+        ----------
+        tokens : array of int
+            (...) in [0, N).
+
+        Returns
+        -------
+        ndarray
+            (..., E).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a token is no integer or out of range.
+        RuntimeError
+            If another thread is in `forward` or `backward` of this layer.
+        """
+        array = self._tokens(tokens)
+        with self._tape.alone():
+            self._tape.record(array.copy(), self.parameters)
+            return self(array)
+
+    def backward(self, dy: Any) -> None:
+        """Add the gradient of every output to the row of its token.
+
+        Parameters
+        ----------
+        dy : array
+            (..., E), as the output.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If dy has the wrong kind or shape; nothing is changed then.
+        RuntimeError
+            If there was no `forward`, or its `backward` was called, or the parameters have changed,
+            or another thread is in `forward` or `backward` of this layer.
+        """
+        with self._tape.alone():
+            tokens = self._tape.read(self.parameters)
+            array = real_array("dy", dy, self.parameters.dtype)
+            require_shape("dy", array, (*tokens.shape, self.embedding_dim), "as the output")
+            self._tape.clear()
+            with self.gradients.edit() as target:
+                embedding_backward(flat(tokens), flat(array), self.embedding_dim, target)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """An input of `Linear`, its leading axes taken together."""
+
+    array: FloatArray
+    count: int
+
+
+class Linear(StoredModel):
+    """``y = x @ weight.T + bias``.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+        Whether there is a bias.
+    dtype : dtype
+        float32 or float64.
+    threads : int, optional
+        Upper bound of threads for a call; all by default.
+    seed : int, Generator, SeedSequence or None
+        Source of the initial weights, drawn from U(-1/sqrt(in), 1/sqrt(in)).
+
+    Attributes
+    ----------
+    parameters : Parameters
+        ``weight`` (out, in), ``bias`` (out,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        dtype: Any = "float32",
+        threads: int | None = None,
+        seed: Seed = None,
+    ) -> None:
+        self.in_features = integer("in_features", in_features, least=1)
+        self.out_features = integer("out_features", out_features, least=1)
+        self.bias = boolean("bias", bias)
+        self.threads = threading_of_kernels.check(threads)
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
+        if self.bias:
+            shapes["bias"] = (self.out_features,)
+        self.parameters = Parameters(shapes, float_dtype(dtype))
+        bound = 1 / math.sqrt(self.in_features)
+        fill_uniform(self.parameters, generator(seed), bound, draws_of_bias=1)
+        self._gradients: Parameters | None = None
+        lanes = cpu.lanes(self.parameters.dtype.itemsize)
+
+        def packed_size(terms: int, columns: int) -> int:
+            return (1 + terms) * -(-columns // lanes) * lanes
+
+        self._forward_panels = PackedWeights(
+            self.parameters, packed_size(self.in_features, self.out_features), self._pack_forward
+        )
+        self._backward_panels = PackedWeights(
+            self.parameters, packed_size(self.out_features, self.in_features), self._pack_backward
+        )
+        self._pool = WorkspacePool(self.parameters.dtype)
+        self._tile_size = ROWS * 4 * lanes
+        self._task_size = (TASK_FEATURES + BLOCK_TERMS) * 4 * lanes
+        self._tape: Tape[_Rows] = Tape("Linear")
+
+    @property
+    def gradients(self) -> Parameters:
+        """Gradients of the parameters, by the same names; `backward` adds to them."""
+        if self._gradients is None:
+            self._gradients = Parameters(self.parameters.shapes, self.parameters.dtype)
+        return self._gradients
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the keyword arguments, without threads and seed, that build the same layer.
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bias": self.bias,
+            "dtype": self.parameters.dtype.name,
+        }
+
+    @classmethod
+    def from_configuration(
+        cls, configuration: Mapping[str, Any], *, threads: int | None = None
+    ) -> Self:
+        """Build a layer from what `configuration` returned.
+
+        Parameters
+        ----------
+        configuration : mapping
+            Keyword arguments.
+        threads : int, optional
+            Upper bound of threads for a call.
+
+        Returns
+        -------
+        Linear
+        """
+        return cls(**configuration, threads=threads)
+
+    def __repr__(self) -> str:
+        return f"Linear({self.in_features}, {self.out_features})"
+
+    def _split(self, array: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Weight and bias (empty if there is none) in a flat array of all parameters."""
+        size = self.out_features * self.in_features
+        return array[:size], array[size:]
+
+    def _pack_forward(self, parameters: FloatArray, packed: FloatArray) -> None:
+        """Pack the matrix (in, out) that takes x to y."""
+        weight, bias = self._split(parameters)
+        pack_matrix(weight, self.in_features, self.out_features, 1, self.in_features, bias, packed)
+
+    def _pack_backward(self, parameters: FloatArray, packed: FloatArray) -> None:
+        """Pack the matrix (out, in) that takes dy to dx."""
+        weight, _ = self._split(parameters)
+        pack_matrix(
+            weight, self.out_features, self.in_features, self.in_features, 1, weight[:0], packed
+        )
+
+    def _rows(self, x: Any) -> _Rows:
+        """Validate an input."""
+        array = real_array("x", x, self.parameters.dtype)
+        if array.ndim == 0 or array.shape[-1] != self.in_features:
+            raise ValueError(
+                f"x must have shape (..., {self.in_features}), {self.in_features} = in_features; "
+                f"got {array.shape}"
+            )
+        return _Rows(array, math.prod(array.shape[:-1]))
+
+    def _operations(self, rows: int) -> int:
+        """Floating-point operations of one product."""
+        return 2 * rows * self.in_features * self.out_features
+
+    def _threads(self, threads: int | None) -> int:
+        """Upper bound of threads of a call."""
+        return threading_of_kernels.resolve(self.threads if threads is None else threads)
+
+    def _product(
+        self, panels: PackedWeights, source: FloatArray, rows: int, out: FloatArray, most: int
+    ) -> None:
+        """Multiply rows by one of the two packed matrices."""
+        workers = row_workers(most, rows, self._operations(rows))
+        workspace = self._pool.borrow()
+        try:
+            scratches = workspace.reserve(workers * self._tile_size)
+            with panels.borrow() as packed:
+                sizes = (rows, source.shape[-1], packed, out.shape[-1])
+                threading_of_kernels.share_out(
+                    kernels.linear_product,
+                    kernels.linear_product_parallel,
+                    (flat(source), *sizes, flat(out), scratches),
+                    workers,
+                )
+        finally:
+            self._pool.give_back(workspace)
+
+    def __call__(self, x: Any, *, threads: int | None = None) -> FloatArray:
+        """Multiply and add.
+
+        Parameters
+        ----------
+        x : array
+            (..., in).
+        threads : int, optional
+            Upper bound of threads for this call.
+
+        Returns
+        -------
+        ndarray
+            (..., out).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x has the wrong kind or shape.
+        """
+        rows = self._rows(x)
+        most = self._threads(threads)
+        y = np.empty((*rows.array.shape[:-1], self.out_features), self.parameters.dtype)
+        self._product(self._forward_panels, rows.array, rows.count, y, most)
+        return y
+
+    def forward(self, x: Any, *, threads: int | None = None) -> FloatArray:
+        """Multiply and add, and keep x for `backward`.
+
+        Parameters
+        ----------
+        x : array
+            (..., in). It must stay as it is until `backward`, unless it had to be copied.
+        threads : int, optional
+            Upper bound of threads for this call.
+
+        Returns
+        -------
+        ndarray
+            (..., out).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x has the wrong kind or shape.
+        RuntimeError
+            If another thread is in `forward` or `backward` of this layer.
+        """
+        rows = self._rows(x)
+        with self._tape.alone():
+            y = self(rows.array, threads=threads)
+            self._tape.record(rows, self.parameters)
+        return y
+
+    def backward(
+        self, dy: Any, *, input_gradient: bool = True, threads: int | None = None
+    ) -> FloatArray | None:
+        """Go back through the last `forward` and add to the gradients of the parameters.
+
+        Parameters
+        ----------
+        dy : array
+            (..., out), as the output.
+        input_gradient : bool
+            Whether dx is wanted.
+        threads : int, optional
+            Upper bound of threads for this call.
+
+        Returns
+        -------
+        dx : ndarray or None
+            (..., in).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong kind or shape; nothing is changed then.
+        RuntimeError
+            If there was no `forward`, or its `backward` was called, or the parameters have changed,
+            or another thread is in `forward` or `backward` of this layer.
+        """
+        wanted = boolean("input_gradient", input_gradient)
+        most = self._threads(threads)
+        with self._tape.alone():
+            rows = self._tape.read(self.parameters)
+            array = real_array("dy", dy, self.parameters.dtype)
+            require_shape("dy", array, (*rows.array.shape[:-1], self.out_features), "as the output")
+            self._tape.clear()
+            dx = None
+            if wanted:
+                dx = np.empty(rows.array.shape, array.dtype)
+                self._product(self._backward_panels, array, rows.count, dx, most)
+            self._add_gradients(rows, array, most)
+        return dx
+
+    def _add_gradients(self, rows: _Rows, dy: FloatArray, most: int) -> None:
+        """Add the gradients of weight and bias."""
+        workers = task_workers(most, self._operations(rows.count))
+        workspace = self._pool.borrow()
+        try:
+            scratches = workspace.reserve(workers * self._task_size)
+            with self.gradients.edit() as target:
+                sizes = (rows.count, self.in_features, self.out_features)
+                threading_of_kernels.share_out(
+                    kernels.linear_gradients,
+                    kernels.linear_gradients_parallel,
+                    (flat(rows.array), flat(dy), *sizes, *self._split(target), scratches),
+                    workers,
+                )
+        finally:
+            self._pool.give_back(workspace)
+
+
+Layer = Embedding | LSTM | Linear
+States = tuple[State, ...]
+
+
+def _features(layer: Layer) -> tuple[int | None, int]:
+    """Features that a layer takes (None for tokens) and gives."""
+    if isinstance(layer, Embedding):
+        return None, layer.embedding_dim
+    if isinstance(layer, Linear):
+        return layer.in_features, layer.out_features
+    return layer.config.input_size, layer.config.output_size
+
+
+class Sequential(StoredModel):
+    """Layers one after the other, over one flat buffer of parameters and one of gradients.
+
+    Parameters
+    ----------
+    *layers : Embedding, LSTM or Linear
+        At least one, of one dtype, each taking what the one before gives. Their parameters move
+        into the common buffer.
+    threads : int, optional
+        Upper bound of threads for a call; by default each layer has its own.
+
+    Attributes
+    ----------
+    layers : tuple
+    parameters : Parameters
+        Names are ``{position}.{name}``: ``0.weight``, ``1.weight_ih_l0``, ...
+    gradients : Parameters
+        The same for gradients; `backward` adds to them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer is of another kind, stands in another model, or does not fit its neighbours.
+    """
+
+    def __init__(self, *layers: Layer, threads: int | None = None) -> None:
+        self.threads = threading_of_kernels.check(threads)
+        if not layers:
+            raise ValueError("layers must be at least one; got none")
+        for position, layer in enumerate(layers):
+            if not isinstance(layer, (Embedding, LSTM, Linear)):
+                raise TypeError(
+                    f"layer {position} must be an Embedding, an LSTM or a Linear; got {layer!r}"
+                )
+            if any(layer is other for other in layers[:position]):
+                raise ValueError(f"layer {position} must be another object; got {layer!r} twice")
+            taken, _ = _features(layer)
+            given = _features(layers[position - 1])[1] if position else taken
+            if taken != given:
+                raise ValueError(
+                    f"layer {position} must take the {given} features of the layer before; "
+                    f"got {layer!r}"
+                )
+        self.layers = layers
+        named = {str(position): layer for position, layer in enumerate(layers)}
+        self.parameters = Parameters.join({name: layer.parameters for name, layer in named.items()})
+        self.gradients = Parameters.join({name: layer.gradients for name, layer in named.items()})
+
+    @property
+    def _lstms(self) -> list[LSTM]:
+        return [layer for layer in self.layers if isinstance(layer, LSTM)]
+
+    @property
+    def dropout_state(self) -> list[dict[str, int]]:
+        """State of dropout of every LSTM, in order; may be assigned."""
+        return [lstm.dropout_state for lstm in self._lstms]
+
+    @dropout_state.setter
+    def dropout_state(self, states: Sequence[Mapping[str, int]]) -> None:
+        if len(states) != len(self._lstms):
+            raise ValueError(
+                f"dropout_state must have {len(self._lstms)} items, one for each LSTM; "
+                f"got {len(states)}"
+            )
+        for lstm, state in zip(self._lstms, states, strict=True):
+            lstm.dropout_state = state
+
+    def configuration(self) -> dict[str, Any]:
+        """Return class and configuration of every layer.
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "layers": [
+                {"model": type(layer).__name__, "configuration": layer.configuration()}
+                for layer in self.layers
+            ]
+        }
+
+    @classmethod
+    def from_configuration(
+        cls, configuration: Mapping[str, Any], *, threads: int | None = None
+    ) -> Self:
+        """Build a model from what `configuration` returned.
+
+        Parameters
+        ----------
+        configuration : mapping
+        threads : int, optional
+            Upper bound of threads for a call.
+
+        Returns
+        -------
+        Sequential
+        """
+        kinds: dict[str, type[Layer]] = {"Embedding": Embedding, "LSTM": LSTM, "Linear": Linear}
+        layers = [
+            kinds[layer["model"]].from_configuration(layer["configuration"])
+            for layer in configuration["layers"]
+        ]
+        return cls(*layers, threads=threads)
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+    def _states(self, name: str, states: Any) -> list[Any]:
+        """Validate the number of states; the LSTMs validate each."""
+        count = len(self._lstms)
+        if states is None:
+            return [None] * count
+        if not isinstance(states, (tuple, list)) or len(states) != count:
+            got = len(states) if isinstance(states, (tuple, list)) else type(states).__name__
+            raise TypeError(f"{name} must be a tuple of {count} states, one per LSTM; got {got}")
+        return list(states)
+
+    def _bound(self, threads: int | None) -> int | None:
+        """Upper bound of threads of a call; None leaves it to the layers."""
+        return self.threads if threads is None else threading_of_kernels.check(threads)
+
+    def __call__(
+        self, x: Any, hx: Any = None, *, threads: int | None = None
+    ) -> tuple[FloatArray, States]:
+        """Run inference.
+
+        Parameters
+        ----------
+        x : array
+            What the first layer takes.
+        hx : tuple of (h, c), optional
+            A pair of states for every LSTM, in order; zeros by default.
+        threads : int, optional
+            Upper bound of threads for this call.
+
+        Returns
+        -------
+        y : ndarray
+            What the last layer gives.
+        hx : tuple of (h, c)
+            States after the last step, for every LSTM.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong kind or shape.
+        """
+        most = self._bound(threads)
+        before = iter(self._states("hx", hx))
+        after: list[State] = []
+        for layer in self.layers:
+            if isinstance(layer, LSTM):
+                x, state = layer(x, next(before), threads=most)
+                after.append(state)
+            else:
+                x = layer(x) if isinstance(layer, Embedding) else layer(x, threads=most)
+        return x, tuple(after)
+
+    def forward(
+        self, x: Any, hx: Any = None, *, training: bool = True, threads: int | None = None
+    ) -> tuple[FloatArray, States]:
+        """Run the model and keep what `backward` needs.
+
+        Parameters
+        ----------
+        x : array
+            What the first layer takes.
+        hx : tuple of (h, c), optional
+            A pair of states for every LSTM, in order; zeros by default.
+        training : bool
+            Whether dropout is active.
+        threads : int, optional
+            Upper bound of threads for this call.
+
+        Returns
+        -------
+        y : ndarray
+            What the last layer gives.
+        hx : tuple of (h, c)
+            States after the last step, for every LSTM.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong kind or shape.
+        RuntimeError
+            If another thread is in `forward` or `backward` of a layer.
+        """
+        most = self._bound(threads)
+        before = iter(self._states("hx", hx))
+        after: list[State] = []
+        for layer in self.layers:
+            if isinstance(layer, LSTM):
+                x, state = layer.forward(x, next(before), training=training, threads=most)
+                after.append(state)
+            elif isinstance(layer, Linear):
+                x = layer.forward(x, threads=most)
+            else:
+                x = layer.forward(x)
+        return x, tuple(after)
+
+    def backward(
+        self,
+        dy: Any,
+        dhx: Any = None,
+        *,
+        input_gradient: bool = True,
+        threads: int | None = None,
+    ) -> tuple[FloatArray | None, States]:
+        """Go back through the last `forward` and add to the gradients of the parameters.
+
+        Parameters
+        ----------
+        dy : array
+            Gradient of the loss with respect to y, of its shape.
+        dhx : tuple of (dh, dc), optional
+            Gradients with respect to the states after the last step; zeros by default.
+        input_gradient : bool
+            Whether dx is wanted; tokens have none in any case.
+        threads : int, optional
+            Upper bound of threads for this call.
+
+        Returns
+        -------
+        dx : ndarray or None
+            Gradient with respect to x.
+        dhx : tuple of (dh, dc)
+            Gradients with respect to the states before the first step, for every LSTM.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong kind or shape.
+        RuntimeError
+            If there was no `forward`, or its `backward` was called, or the parameters have changed.
+        """
+        wanted = boolean("input_gradient", input_gradient)
+        most = self._bound(threads)
+        after = iter(reversed(self._states("dhx", dhx)))
+        before: list[State] = []
+        for position, layer in reversed(list(enumerate(self.layers))):
+            needed = wanted or position > 0
+            if isinstance(layer, LSTM):
+                dy, state = layer.backward(dy, next(after), input_gradient=needed, threads=most)
+                before.append(state)
+            elif isinstance(layer, Linear):
+                dy = layer.backward(dy, input_gradient=needed, threads=most)
+            else:
+                layer.backward(dy)
+                dy = None
+        return dy, tuple(reversed(before))

@@ -1,0 +1,352 @@
+"""Optimisers: what follows from a gradient. Formulas and defaults are PyTorch's."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .kernels import updates
+from .memory import aligned_zeros
+from .parameters import Parameters
+from .validation import FloatArray, boolean, integer_array, number, real_array, require_shape
+
+
+def _same_arrays(parameters: Parameters, gradients: Parameters) -> None:
+    """Check that gradients belong to parameters."""
+    if not isinstance(gradients, Parameters):
+        raise TypeError(f"gradients must be Parameters; got {type(gradients).__name__}")
+    if gradients.shapes != parameters.shapes or gradients.dtype != parameters.dtype:
+        raise ValueError(
+            f"gradients must have the names, shapes and dtype of the parameters, {parameters!r}; "
+            f"got {gradients!r}"
+        )
+
+
+class Optimizer(ABC):
+    """What optimisers share: parameters, a learning rate, and flat moments beside them.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        What `step` updates.
+    lr : float
+        Learning rate, at least 0.
+    moments : tuple of str
+        Names of the flat arrays that the optimiser keeps.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+
+    def __init__(self, parameters: Parameters, lr: float, moments: tuple[str, ...]) -> None:
+        if not isinstance(parameters, Parameters):
+            raise TypeError(f"parameters must be Parameters; got {type(parameters).__name__}")
+        self.parameters = parameters
+        self.lr = lr
+        self.steps = 0
+        self._moments = {name: aligned_zeros(parameters.size, parameters.dtype) for name in moments}
+
+    @property
+    def lr(self) -> float:
+        """Learning rate; may be changed between steps."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = number("lr", value, least=0.0)
+
+    def step(self, gradients: Parameters) -> None:
+        """Update the parameters.
+
+        Parameters
+        ----------
+        gradients : Parameters
+            With the names, shapes and dtype of the parameters.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are others; nothing is changed then.
+        """
+        _same_arrays(self.parameters, gradients)
+        self.steps += 1
+        with self.parameters.edit() as flat:
+            self._update(flat, gradients._writable)
+
+    @abstractmethod
+    def _update(self, parameters: FloatArray, gradients: FloatArray) -> None:
+        """Update the flat parameters and the moments."""
+
+    def _cast(self, *values: float) -> tuple[Any, ...]:
+        """Coefficients in the dtype of the parameters."""
+        return tuple(map(self.parameters.dtype.type, values))
+
+    def state_dict(self) -> dict[str, FloatArray]:
+        """Return copies of the moments, the learning rate and the number of steps.
+
+        Returns
+        -------
+        dict of str to ndarray
+        """
+        state = {name: moment.copy() for name, moment in self._moments.items()}
+        return {**state, "steps": np.array(self.steps), "lr": np.array(self.lr)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name, kind or shape is another; nothing is changed then.
+        """
+        expected = {*self._moments, "steps", "lr"}
+        if set(state) != expected:
+            raise ValueError(
+                f"state must have the names {', '.join(sorted(expected))}; "
+                f"got {', '.join(sorted(state))}"
+            )
+        moments = {}
+        for name, moment in self._moments.items():
+            moments[name] = real_array(name, state[name], moment.dtype)
+            require_shape(name, moments[name], moment.shape)
+        steps = int(integer_array("steps", state["steps"]))
+        self.lr = float(state["lr"])
+        self.steps = steps
+        for name, moment in self._moments.items():
+            moment[:] = moments[name]
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum (Sutskever et al. 2013).
+
+    Parameters
+    ----------
+    parameters : Parameters
+    lr : float
+    momentum : float
+        Share of the velocity that a step keeps, at least 0.
+    weight_decay : float
+        Multiple of the parameters that joins the gradient, at least 0.
+    nesterov : bool
+        Nesterov's momentum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-3,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        self.momentum = number("momentum", momentum, least=0.0)
+        self.weight_decay = number("weight_decay", weight_decay, least=0.0)
+        self.nesterov = boolean("nesterov", nesterov)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("momentum must be > 0 with nesterov=True; got 0")
+        super().__init__(parameters, lr, ("velocity",))
+
+    def _update(self, parameters: FloatArray, gradients: FloatArray) -> None:
+        lr, momentum, weight_decay = self._cast(self.lr, self.momentum, self.weight_decay)
+        velocity = self._moments["velocity"]
+        updates.sgd_update(
+            parameters, gradients, velocity, lr, momentum, weight_decay, self.nesterov
+        )
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015, algorithm 1).
+
+    Parameters
+    ----------
+    parameters : Parameters
+    lr : float
+    betas : (float, float)
+        Decay of the running means of the gradient and its square, each in [0, 1).
+    eps : float
+        Added to the root of the mean square, at least 0.
+    weight_decay : float
+        Multiple of the parameters that joins the gradient, at least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise TypeError(f"betas must be a pair of numbers; got {betas!r}")
+        beta1, beta2 = (number("betas", beta, least=0.0, below=1.0) for beta in betas)
+        self.betas = (beta1, beta2)
+        self.eps = number("eps", eps, least=0.0)
+        self.weight_decay = number("weight_decay", weight_decay, least=0.0)
+        super().__init__(parameters, lr, ("mean", "square"))
+
+    def _decay(self) -> tuple[float, float]:
+        """Factor on the parameters before a step, and their multiple that joins the gradient."""
+        return 1.0, self.weight_decay
+
+    def _update(self, parameters: FloatArray, gradients: FloatArray) -> None:
+        beta1, beta2 = self.betas
+        coefficients = self._cast(
+            *self._decay(),
+            beta1,
+            1 - beta1,
+            beta2,
+            1 - beta2,
+            self.lr / (1 - beta1**self.steps),
+            math.sqrt(1 - beta2**self.steps),
+            self.eps,
+        )
+        moments = (self._moments["mean"], self._moments["square"])
+        updates.adam_update(parameters, gradients, *moments, *coefficients)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
+
+    Parameters
+    ----------
+    parameters : Parameters
+    lr : float
+    betas : (float, float)
+        Decay of the running means of the gradient and its square, each in [0, 1).
+    eps : float
+        Added to the root of the mean square, at least 0.
+    weight_decay : float
+        Share of the parameters, times lr, that every step takes away; at least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(parameters, lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def _decay(self) -> tuple[float, float]:
+        return 1.0 - self.lr * self.weight_decay, 0.0
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Hinton 2012, lecture 6e of "Neural networks for machine learning").
+
+    Parameters
+    ----------
+    parameters : Parameters
+    lr : float
+    alpha : float
+        Decay of the running mean of the squared gradient, in [0, 1).
+    eps : float
+        Added to the root of the mean square, at least 0.
+    weight_decay : float
+        Multiple of the parameters that joins the gradient, at least 0.
+    momentum : float
+        Share of the velocity that a step keeps, at least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-2,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+    ) -> None:
+        self.alpha = number("alpha", alpha, least=0.0, below=1.0)
+        self.eps = number("eps", eps, least=0.0)
+        self.weight_decay = number("weight_decay", weight_decay, least=0.0)
+        self.momentum = number("momentum", momentum, least=0.0)
+        super().__init__(parameters, lr, ("square", "velocity"))
+
+    def _update(self, parameters: FloatArray, gradients: FloatArray) -> None:
+        coefficients = self._cast(
+            self.lr, self.alpha, 1 - self.alpha, self.eps, self.momentum, self.weight_decay
+        )
+        moments = (self._moments["square"], self._moments["velocity"])
+        updates.rmsprop_update(parameters, gradients, *moments, *coefficients)
+
+
+def global_norm(gradients: Parameters) -> float:
+    """Euclidean norm of all gradients together.
+
+    Parameters
+    ----------
+    gradients : Parameters
+
+    Returns
+    -------
+    float
+        Not finite if one of them is not.
+    """
+    return math.sqrt(float(updates.square_sum(gradients._writable)))
+
+
+def clip_by_global_norm(gradients: Parameters, max_norm: float) -> float:
+    """Scale gradients down so that their norm is at most `max_norm` (Pascanu et al. 2013).
+
+    Parameters
+    ----------
+    gradients : Parameters
+        Multiplied by ``min(1, max_norm / (norm + 1e-6))``.
+    max_norm : float
+        Above 0.
+
+    Returns
+    -------
+    float
+        The norm before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+    most = number("max_norm", max_norm, above=0.0)
+    norm = global_norm(gradients)
+    factor = most / (norm + 1e-6)
+    if factor < 1:
+        with gradients.edit() as flat:
+            updates.scale(flat, gradients.dtype.type(factor))
+    return norm

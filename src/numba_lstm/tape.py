@@ -1,0 +1,73 @@
+"""What a layer's `forward` leaves for its `backward`, for one call at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from .parameters import Parameters
+
+Saved = TypeVar("Saved")
+
+
+class Tape(Generic[Saved]):
+    """Holds what was saved, and lets one Python thread at a time work with it.
+
+    Parameters
+    ----------
+    layer : str
+        Name of the layer, for messages.
+    """
+
+    def __init__(self, layer: str) -> None:
+        self._layer = layer
+        self._turn = threading.Lock()
+        self._saved: Saved | None = None
+        self._version = 0
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Refuse a second training call at the same time.
+
+        Raises
+        ------
+        RuntimeError
+            If another thread is within this context.
+        """
+        if not self._turn.acquire(blocking=False):
+            raise RuntimeError(
+                f"another thread is in forward or backward of this {self._layer}: "
+                "training state belongs to one call at a time"
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def record(self, saved: Saved, parameters: Parameters) -> None:
+        """Keep what `backward` needs in the place of what was there."""
+        self._saved, self._version = saved, parameters.version
+
+    def read(self, parameters: Parameters) -> Saved:
+        """Return what was kept.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing was kept since the last `backward`, or the parameters have changed.
+        """
+        if self._saved is None:
+            raise RuntimeError(
+                f"backward of this {self._layer} needs a forward before it, one for each backward"
+            )
+        if self._version != parameters.version:
+            raise RuntimeError(
+                f"the parameters of this {self._layer} have changed since forward: run it again"
+            )
+        return self._saved
+
+    def clear(self) -> None:
+        """Forget what was kept."""
+        self._saved = None
