@@ -56,6 +56,14 @@ def _cached(function: Function, dispatcher: Any) -> Function:
     return cast(Function, dispatcher)
 
 
+def cache_folder() -> str | None:
+    """Folder in which compiled kernels are kept, or None if none can be written."""
+    try:
+        return str(_PackageCache(source_digest.__wrapped__).cache_path)
+    except RuntimeError:
+        return None
+
+
 def inlined(function: Function) -> Function:
     """Compile a function that becomes part of every caller: its tiles must stay in registers."""
     return cast(Function, numba.njit(forceinline=True, **_INTERNAL)(function))

@@ -11,28 +11,33 @@ from .kernels import losses as kernels
 from .memory import flat
 from .validation import FloatArray, integer_array, real_array, require_shape
 
+# How the message about a wrong shape explains what was expected.
+_ROW_BY_ROW = "as y without its last axis"
+
 
 def _predictions(y: Any) -> FloatArray:
-    """Return y as an array that the kernels take: float64 stays, all else becomes float32."""
-    dtype = np.dtype(np.float64 if np.asarray(y).dtype == np.float64 else np.float32)
-    return real_array("y", y, dtype)
+    """Return y for the kernels: float64 as it is, shorter floats and integers as float32."""
+    given = np.asarray(y).dtype
+    wide = given.kind == "f" and given.itemsize >= 8
+    return real_array("y", y, np.dtype(np.float64 if wide else np.float32))
 
 
-def _shares(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return non-negative weights divided by their sum; equal ones for None.
+def _require_predictions(y: FloatArray) -> None:
+    """Refuse the mean of nothing."""
+    if y.size == 0:
+        raise ValueError(f"y must hold at least one prediction; got shape {y.shape}")
+
+
+def _shares(weights: Any, shape: tuple[int, ...], meaning: str) -> NDArray[np.float64]:
+    """Return weights divided by their sum.
 
     Raises
     ------
     TypeError, ValueError
         If they are of another kind or shape, negative, not finite, or all zero.
     """
-    if 0 in shape:
-        raise ValueError(f"y must hold at least one prediction; got leading shape {shape}")
-    if weights is None:
-        count = int(np.prod(shape, dtype=np.int64))
-        return np.full(shape, 1.0 / count)
     array = real_array("weights", weights, np.dtype(np.float64))
-    require_shape("weights", array, shape)
+    require_shape("weights", array, shape, meaning)
     total = float(array.sum())
     if not np.isfinite(total) or array.min() < 0 or total == 0:
         raise ValueError(
@@ -71,12 +76,17 @@ def softmax_cross_entropy(y: Any, target: Any, *, weights: Any = None) -> tuple[
         take a mean of.
     """
     predictions = _predictions(y)
-    if predictions.ndim == 0 or predictions.shape[-1] == 0:
-        raise ValueError(f"y must have shape (..., C) with C >= 1; got {predictions.shape}")
-    classes = predictions.shape[-1]
+    if predictions.ndim == 0:
+        raise ValueError("y must have shape (..., C); got ()")
+    _require_predictions(predictions)
+    *leading, classes = predictions.shape
     labels = integer_array("target", target)
-    require_shape("target", labels, predictions.shape[:-1], "as y without its last axis")
-    shares = _shares(weights, labels.shape)
+    require_shape("target", labels, leading, _ROW_BY_ROW)
+    shares = (
+        np.full(labels.size, 1 / labels.size)
+        if weights is None
+        else _shares(weights, labels.shape, _ROW_BY_ROW)
+    )
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
             f"target must lie in [0, {classes}), {classes} = last axis of y; "
@@ -90,15 +100,16 @@ def softmax_cross_entropy(y: Any, target: Any, *, weights: Any = None) -> tuple[
 
 
 def mse(y: Any, target: Any, *, weights: Any = None) -> tuple[float, FloatArray]:
-    """Mean squared error over all numbers.
+    """Mean of ``(y - target)**2`` over all numbers.
 
     Parameters
     ----------
     y, target : array
-        Of one shape.
+        (..., C), of one shape.
     weights : array, optional
-        Of the same shape, non-negative: the loss is
-        ``sum(weights * (y - target)**2) / sum(weights)``.
+        (..., C), one for each number, or (...), one for each row; non-negative. The loss is
+        ``sum(weights * (y - target)**2) / sum(weights)``, a row's weight counting for each of its
+        numbers. A weight of 0 leaves a number or a row out.
 
     Returns
     -------
@@ -112,9 +123,15 @@ def mse(y: Any, target: Any, *, weights: Any = None) -> tuple[float, FloatArray]
         If an argument has the wrong kind or shape, or there is nothing to take a mean of.
     """
     predictions = _predictions(y)
+    _require_predictions(predictions)
     wanted = real_array("target", target, predictions.dtype)
     require_shape("target", wanted, predictions.shape, "as y")
-    shares = _shares(weights, predictions.shape)
+    if weights is None:
+        shares = np.full(1, 1 / predictions.size)
+    elif np.ndim(weights) == predictions.ndim:
+        shares = _shares(weights, predictions.shape, "as y")
+    else:
+        shares = _shares(weights, predictions.shape[:-1], _ROW_BY_ROW) / predictions.shape[-1]
     dy = np.empty_like(predictions)
-    loss = kernels.mean_squared_error(flat(predictions), flat(wanted), flat(shares), flat(dy))
+    loss = kernels.squared_error(flat(predictions), flat(wanted), flat(shares), flat(dy))
     return float(loss), dy

@@ -12,14 +12,23 @@ import numpy as np
 from .kernels import updates
 from .memory import aligned_zeros
 from .parameters import Parameters
-from .validation import FloatArray, boolean, integer_array, number, real_array, require_shape
+from .validation import (
+    FloatArray,
+    boolean,
+    integer,
+    integer_array,
+    number,
+    real_array,
+    require_shape,
+)
 
 
 def _same_arrays(parameters: Parameters, gradients: Parameters) -> None:
     """Check that gradients belong to parameters."""
     if not isinstance(gradients, Parameters):
         raise TypeError(f"gradients must be Parameters; got {type(gradients).__name__}")
-    if gradients.shapes != parameters.shapes or gradients.dtype != parameters.dtype:
+    arrays, expected = list(gradients.shapes.items()), list(parameters.shapes.items())
+    if arrays != expected or gradients.dtype != parameters.dtype:
         raise ValueError(
             f"gradients must have the names, shapes and dtype of the parameters, {parameters!r}; "
             f"got {gradients!r}"
@@ -107,7 +116,7 @@ class Optimizer(ABC):
         Raises
         ------
         TypeError, ValueError
-            If a name, kind or shape is another; nothing is changed then.
+            If a name, kind or shape is another, or a number out of range; nothing is changed then.
         """
         expected = {*self._moments, "steps", "lr"}
         if set(state) != expected:
@@ -119,8 +128,12 @@ class Optimizer(ABC):
         for name, moment in self._moments.items():
             moments[name] = real_array(name, state[name], moment.dtype)
             require_shape(name, moments[name], moment.shape)
-        steps = int(integer_array("steps", state["steps"]))
-        self.lr = float(state["lr"])
+        count = integer_array("steps", state["steps"])
+        rate = real_array("lr", state["lr"], np.dtype(np.float64))
+        require_shape("steps", count, ())
+        require_shape("lr", rate, ())
+        steps = integer("steps", count.item(), least=0)
+        self.lr = rate.item()
         self.steps = steps
         for name, moment in self._moments.items():
             moment[:] = moments[name]

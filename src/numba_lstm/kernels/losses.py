@@ -1,4 +1,8 @@
-"""Losses and their gradients, in one pass over the predictions."""
+"""Losses and their gradients, in one call for all predictions.
+
+Each row is a run of numbers with one weight. Within a row the arithmetic is that of the arrays'
+dtype; rows are added up in float64, in ascending order. A row of weight 0 is never read.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +12,66 @@ from ..jit import inlined, kernel
 from ..simd.pointer import address
 from ..simd.vector import (
     broadcast,
+    fma,
     lane_maximum,
     lane_sum,
     load,
     load_first,
     store,
     store_first,
+    where_less,
     width,
 )
 from .activations import exp_nonpositive
 
+# Squares are added in the dtype over so many numbers, then in float64.
+_RUN = 1024
+
 
 @inlined
-def _row_maximum(y, classes):
-    """Largest number of a row."""
-    lanes = width(y)
-    whole = classes // lanes * lanes
-    highest = y[0]
+def _load_next(pointer, left):
+    """Vector at `pointer`, of which `left` numbers belong to the row; zeros behind them."""
+    return load(pointer) if left >= width(pointer) else load_first(pointer, left)
+
+
+@inlined
+def _store_next(vector, pointer, left):
+    """Write the lanes of a vector that belong to the row."""
+    if left >= width(pointer):
+        store(vector, pointer)
+    else:
+        store_first(vector, pointer, left)
+
+
+@inlined
+def _maximum(row, count):
+    """Largest of `count` numbers; any number, or NaN, where one of them is NaN."""
+    lanes = width(row)
+    whole = count // lanes * lanes
+    largest = broadcast(row, row[0])
     for j in range(0, whole, lanes):
-        highest = max(highest, lane_maximum(load(y + j)))
-    for j in range(whole, classes):
-        highest = max(highest, y[j])
+        vector = load(row + j)
+        largest = where_less(largest, vector, vector, largest)
+    highest = lane_maximum(largest)
+    for j in range(whole, count):
+        highest = max(highest, row[j])
     return highest
+
+
+@inlined
+def _fill(row, count, number):
+    """Assign one number to a row."""
+    vector = broadcast(row, number)
+    for j in range(0, count, width(row)):
+        _store_next(vector, row + j, count - j)
 
 
 @kernel
 def softmax_cross_entropy(y, targets, weights, classes, dy):
-    """Weighted mean of ``-log softmax(y)[target]`` over the rows, and its gradient.
+    """Weighted sum of ``-log softmax(y)[target]`` over the rows, and its gradient.
 
-    The gradient of one row's loss is ``softmax(y) - onehot(target)`` (Bridle 1990).
+    The gradient of one row's loss is ``softmax(y) - onehot(target)`` (Bridle 1990). Numbers are
+    shifted by the largest of their row, so that no exponential overflows.
 
     Parameters
     ----------
@@ -45,7 +80,7 @@ def softmax_cross_entropy(y, targets, weights, classes, dy):
     targets : array of int64
         (rows,), each in [0, classes), read.
     weights : array of float64
-        (rows,), adding up to 1, read.
+        (rows,), read.
     classes : int
     dy : array
         (rows, classes) flat, assigned.
@@ -55,57 +90,68 @@ def softmax_cross_entropy(y, targets, weights, classes, dy):
     float
     """
     total = 0.0
-    for row in range(targets.size):
-        source = address(y, row * classes)
-        target = address(dy, row * classes)
-        lanes = width(source)
-        highest = _row_maximum(source, classes)
-        shift = broadcast(source, highest)
+    for index in range(targets.size):
+        row = address(y, index * classes)
+        slope = address(dy, index * classes)
+        lanes = width(row)
+        weight = weights[index]
+        if weight == 0.0:
+            _fill(slope, classes, 0.0)
+            continue
+        highest = _maximum(row, classes)
+        shift = broadcast(row, highest)
         added = 0.0
         for j in range(0, classes, lanes):
             left = classes - j
-            if left >= lanes:
-                power = exp_nonpositive(load(source + j) - shift)
-                store(power, target + j)
-                added += lane_sum(power)
-            else:
-                store_first(exp_nonpositive(load_first(source + j, left) - shift), target + j, left)
-                added += lane_sum(load_first(target + j, left))
-        weight = weights[row]
-        label = targets[row]
-        if weight != 0.0:
-            total += weight * (math.log(added) + (highest - source[label]))
-        scale = broadcast(source, weight / added)
+            _store_next(exp_nonpositive(_load_next(row + j, left) - shift), slope + j, left)
+            added += lane_sum(_load_next(slope + j, left))
+        target = targets[index]
+        total += weight * (math.log(added) + (float(highest) - float(row[target])))
+        scale = broadcast(row, weight / added)
         for j in range(0, classes, lanes):
             left = classes - j
-            if left >= lanes:
-                store(load(target + j) * scale, target + j)
-            else:
-                store_first(load_first(target + j, left) * scale, target + j, left)
-        target[label] = target[label] - weight
+            _store_next(_load_next(slope + j, left) * scale, slope + j, left)
+        slope[target] = slope[target] - weight
     return total
 
 
 @kernel
-def mean_squared_error(y, target, weights, dy):
-    """Weighted mean of ``(y - target)**2``, and its gradient.
+def squared_error(y, target, weights, dy):
+    """Weighted sum of ``(y - target)**2`` and its gradient ``2 * weight * (y - target)``.
 
     Parameters
     ----------
     y, target : array
-        Flat, read.
+        (rows, n) flat, read.
     weights : array of float64
-        Adding up to 1, read.
+        (rows,), read.
     dy : array
-        ``2 * weights * (y - target)``, assigned.
+        (rows, n) flat, assigned.
 
     Returns
     -------
     float
     """
     total = 0.0
-    for k in range(y.size):
-        difference = float(y[k]) - float(target[k])
-        total += weights[k] * difference * difference
-        dy[k] = 2.0 * weights[k] * difference
+    count = y.size // weights.size
+    for index in range(weights.size):
+        row = address(y, index * count)
+        wanted = address(target, index * count)
+        slope = address(dy, index * count)
+        lanes = width(row)
+        weight = weights[index]
+        if weight == 0.0:
+            _fill(slope, count, 0.0)
+            continue
+        scale = broadcast(row, 2.0 * weight)
+        added = 0.0
+        for first in range(0, count, _RUN):
+            squares = broadcast(row, 0.0)
+            for j in range(first, min(count, first + _RUN), lanes):
+                left = count - j
+                difference = _load_next(row + j, left) - _load_next(wanted + j, left)
+                squares = fma(difference, difference, squares)
+                _store_next(difference * scale, slope + j, left)
+            added += lane_sum(squares)
+        total += weight * added
     return total

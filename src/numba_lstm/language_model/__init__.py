@@ -1,0 +1,15 @@
+"""The main job: a character-level language model, from a text to a trained model on disk."""
+
+from .corpus import Corpus, Vocabulary, python_reference, text_file
+from .model import CharLanguageModel
+from .run import Settings, TrainingRun
+
+__all__ = [
+    "CharLanguageModel",
+    "Corpus",
+    "Settings",
+    "TrainingRun",
+    "Vocabulary",
+    "python_reference",
+    "text_file",
+]
