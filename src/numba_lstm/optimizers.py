@@ -23,10 +23,15 @@ from .validation import (
 )
 
 
-def _same_arrays(parameters: Parameters, gradients: Parameters) -> None:
-    """Check that gradients belong to parameters."""
-    if not isinstance(gradients, Parameters):
-        raise TypeError(f"gradients must be Parameters; got {type(gradients).__name__}")
+def _require_parameters(name: str, value: Any) -> None:
+    """Refuse what are no Parameters."""
+    if not isinstance(value, Parameters):
+        raise TypeError(f"{name} must be Parameters; got {type(value).__name__}")
+
+
+def _require_same_arrays(parameters: Parameters, gradients: Parameters) -> None:
+    """Refuse gradients that lie otherwise in their buffer than the parameters in theirs."""
+    _require_parameters("gradients", gradients)
     arrays, expected = list(gradients.shapes.items()), list(parameters.shapes.items())
     if arrays != expected or gradients.dtype != parameters.dtype:
         raise ValueError(
@@ -54,8 +59,7 @@ class Optimizer(ABC):
     """
 
     def __init__(self, parameters: Parameters, lr: float, moments: tuple[str, ...]) -> None:
-        if not isinstance(parameters, Parameters):
-            raise TypeError(f"parameters must be Parameters; got {type(parameters).__name__}")
+        _require_parameters("parameters", parameters)
         self.parameters = parameters
         self.lr = lr
         self.steps = 0
@@ -83,7 +87,7 @@ class Optimizer(ABC):
         TypeError, ValueError
             If they are others; nothing is changed then.
         """
-        _same_arrays(self.parameters, gradients)
+        _require_same_arrays(self.parameters, gradients)
         self.steps += 1
         with self.parameters.edit() as flat:
             self._update(flat, gradients._writable)
@@ -332,7 +336,13 @@ def global_norm(gradients: Parameters) -> float:
     -------
     float
         Not finite if one of them is not.
+
+    Raises
+    ------
+    TypeError
+        If they are no Parameters.
     """
+    _require_parameters("gradients", gradients)
     return math.sqrt(float(updates.square_sum(gradients._writable)))
 
 

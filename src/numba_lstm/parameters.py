@@ -26,6 +26,7 @@ class _Store:
     def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
         self.buffer = aligned_zeros(size, dtype)
         self.version = next(_versions)
+        self.joined = False
 
 
 class Parameters(Mapping[str, FloatArray]):
@@ -88,7 +89,8 @@ class Parameters(Mapping[str, FloatArray]):
         Raises
         ------
         ValueError
-            If there are none, or if their dtypes differ.
+            If there are none, if their dtypes differ, or if one was joined before: it cannot follow
+            two buffers.
         """
         dtypes = {part.dtype for part in parts.values()}
         if len(dtypes) != 1:
@@ -96,12 +98,19 @@ class Parameters(Mapping[str, FloatArray]):
                 "parts must have one dtype; got "
                 + (", ".join(sorted(map(str, dtypes))) or "no parts")
             )
+        stores = {part._store for part in parts.values()}
+        if len(stores) < len(parts) or any(store.joined for store in stores):
+            raise ValueError(
+                "parts must be different parameters, none of them joined before; "
+                f"got {', '.join(parts)}"
+            )
         shapes = {
             f"{prefix}.{name}": shape
             for prefix, part in parts.items()
             for name, shape in part.shapes.items()
         }
         joined = cls(shapes, dtypes.pop())
+        joined._store.joined = True
         start = 0
         for part in parts.values():
             joined._store.buffer[start : start + part.size] = part.flat

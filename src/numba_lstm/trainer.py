@@ -13,17 +13,16 @@ from .layers import Sequential
 from .lstm import LSTM
 from .optimizers import Optimizer, clip_by_global_norm, global_norm
 from .parameters import Parameters
-from .validation import FloatArray, number
+from .validation import FloatArray, integer_array, number, real_array, require_shape
 
 Loss = Callable[[Any, Any], tuple[float, FloatArray]]
 Model = LSTM | Sequential
 
 
 def _first_not_finite(gradients: Parameters) -> str:
-    """Name of the first array that holds a NaN or an infinity."""
+    """Name of the first array with a NaN or an infinity; finite ones can have an infinite norm."""
     return next(
-        (name for name, array in gradients.items() if not np.isfinite(array).all()),
-        "the norm of all",
+        (name for name, array in gradients.items() if not np.isfinite(array).all()), "their norm"
     )
 
 
@@ -50,6 +49,12 @@ class Trainer:
     def __init__(
         self, model: Model, loss: Loss, optimizer: Optimizer, *, clip: float | None = None
     ) -> None:
+        if not isinstance(model, (LSTM, Sequential)):
+            raise TypeError(f"model must be an LSTM or a Sequential; got {model!r}")
+        if not callable(loss):
+            raise TypeError(f"loss must be callable; got {loss!r}")
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be an Optimizer; got {optimizer!r}")
         if optimizer.parameters is not model.parameters:
             raise ValueError(
                 "optimizer must be one of model.parameters; got one of other parameters"
@@ -102,7 +107,7 @@ class Trainer:
         )
         if not math.isfinite(norm):
             raise FloatingPointError(
-                f"gradients must be finite; got others in {_first_not_finite(gradients)}"
+                f"gradients must be finite; {_first_not_finite(gradients)} is not"
             )
         self.optimizer.step(gradients)
         return loss, state
@@ -132,14 +137,22 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            If a name, kind or shape is another.
+            If a name, kind or shape is another, or a number out of range; nothing is changed then.
         """
-        names = {f"parameters.{name}" for name in self.model.parameters}
-        given = {name for name in state if name.startswith("parameters.")}
-        if names != given or "dropout" not in state:
-            missing = ", ".join(sorted((names | {"dropout"}) - set(state))) or "nothing"
+        parameters = self.model.parameters
+        names = {f"parameters.{name}" for name in parameters} | {"dropout"}
+        given = {name for name in state if not name.startswith("optimizer.")}
+        if names != given:
+            missing = ", ".join(sorted(names - given)) or "nothing"
             unknown = ", ".join(sorted(given - names)) or "nothing"
             raise ValueError(f"state must be of this model; it lacks {missing}, and adds {unknown}")
+        arrays = {}
+        for name, shape in parameters.shapes.items():
+            key = f"parameters.{name}"
+            arrays[name] = real_array(key, state[key], parameters.dtype)
+            require_shape(key, arrays[name], shape)
+        dropout = integer_array("dropout", state["dropout"])
+        require_shape("dropout", dropout, (len(self._dropout_states()), 2))
         self.optimizer.load_state_dict(
             {
                 name.removeprefix("optimizer."): value
@@ -147,11 +160,11 @@ class Trainer:
                 if name.startswith("optimizer.")
             }
         )
-        for name in self.model.parameters:
-            self.model.parameters[name] = state[f"parameters.{name}"]
-        states = [{"seed": int(seed), "calls": int(calls)} for seed, calls in state["dropout"]]
+        for name, array in arrays.items():
+            parameters[name] = array
+        states = [{"seed": seed, "calls": calls} for seed, calls in dropout.tolist()]
         if isinstance(self.model, LSTM):
-            self.model.dropout_state = states[0]
+            (self.model.dropout_state,) = states
         else:
             self.model.dropout_state = states
 

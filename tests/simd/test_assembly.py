@@ -1,0 +1,80 @@
+"""The inner loop as LLVM compiles it: nothing but its multiply-adds, everything in registers."""
+
+import platform
+import re
+
+import numba
+import numpy as np
+import pytest
+
+from numba_lstm.kernels.gemm import accumulate
+from numba_lstm.simd import cpu
+from numba_lstm.simd.pointer import address
+from numba_lstm.simd.tile import tile_store, tile_width, tile_zeros
+
+pytestmark = pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64") or "fma" not in cpu.cpu_features(),
+    reason="reads the assembly of x86 with fused multiply-adds",
+)
+
+REGISTER = {128: "xmm", 256: "ymm", 512: "zmm"}
+
+
+def innermost_loops(assembly):
+    """Instructions of every loop that holds no other: from a label to the jump back to it."""
+    lines = [line.split("#")[0].strip() for line in assembly.splitlines()]
+    labels = {line[:-1]: i for i, line in enumerate(lines) if line.endswith(":")}
+    jumps = [(labels.get(line.split()[-1]), i) for i, line in enumerate(lines) if line[:1] == "j"]
+    loops = [(start, end) for start, end in jumps if start is not None and start < end]
+    for start, end in loops:
+        if not any(start <= other and last < end for other, last in loops):
+            yield [line for line in lines[start + 1 : end] if line and line[0] != "."]
+
+
+def product_loop(rows, vectors, dtype):
+    """The one loop with multiply-adds of a kernel that sums a product into a tile."""
+
+    @numba.njit
+    def product(values, row_stride, steps, weights, out):
+        start = address(weights, 0)
+        tile = tile_zeros(rows, vectors, start)
+        panel_width = tile_width(tile)
+        terms = address(values, 0)
+        tile = accumulate(tile, steps, terms, row_stride, 1, start, panel_width)
+        tile_store(tile, address(out, 0), panel_width)
+
+    array = numba.types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
+    product.compile((array, numba.int64, numba.int64, array, array))
+    (assembly,) = product.inspect_asm().values()
+    (loop,) = (body for body in innermost_loops(assembly) if any("vfmadd" in i for i in body))
+    return loop
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("vectors", [4, 2, 1])
+def test_inner_loop(vectors, dtype):
+    rows = cpu.tile_rows(vectors)
+    loop = product_loop(rows, vectors, dtype)
+    suffix = "ps" if dtype == np.float32 else "pd"
+    register = REGISTER[cpu.vector_bits()]
+
+    multiply_adds = [line for line in loop if line.startswith("vfmadd")]
+    assert len(multiply_adds) == rows * vectors, loop
+    sums = set()
+    for line in multiply_adds:
+        assert re.match(rf"vfmadd\d+{suffix}\s", line), line
+        assert set(re.findall(r"%([xyz]mm)\d+", line)) == {register}, line
+        sums.add(line.split()[-1])
+    assert len(sums) == rows * vectors, "every accumulator keeps a register of its own"
+
+    for line in loop:
+        assert "%rsp" not in line, f"the loop touches the stack: {line}"
+        assert not re.match(r"v?mov\w*\s.*,\s*[-\w]*\(", line), f"the loop stores: {line}"
+        assert not line.startswith("call"), line
+
+
+def test_a_tile_that_does_not_fit_is_seen_to_spill():
+    """The check itself: one row too many leaves its accumulators on the stack."""
+    too_tall = cpu.vector_registers() // 4
+    loop = product_loop(too_tall, 4, np.float32)
+    assert any("%rsp" in line for line in loop)

@@ -1,0 +1,150 @@
+"""Every operation of Tile against NumPy."""
+
+import functools
+from fractions import Fraction
+
+import numba
+import numpy as np
+import pytest
+
+from numba_lstm.simd import cpu
+from numba_lstm.simd.pointer import address
+from numba_lstm.simd.tile import (
+    keep_loop,
+    tile_accumulate,
+    tile_rank1,
+    tile_repeat,
+    tile_store,
+    tile_width,
+    tile_without_last_row,
+    tile_zeros,
+)
+
+SHAPES = [(2, 1), (3, 2), (6, 4)]
+
+
+@functools.cache
+def operations(rows, vectors):
+    """Kernel that writes what every operation gives for a tile of a shape."""
+
+    @numba.njit
+    def run(weights, values, value_stride, step_stride, steps, outs, stride):
+        zeros, repeated, shorter, product, sums = outs
+        start = address(weights, 0)
+        empty = tile_zeros(rows, vectors, start)
+        tile_store(empty, address(zeros, 0), stride)
+        tile = tile_repeat(rows, vectors, start)
+        tile_store(tile, address(repeated, 0), stride)
+        tile_store(tile_without_last_row(tile), address(shorter, 0), stride)
+        for step in range(steps):
+            keep_loop()
+            terms = address(weights, (1 + step) * tile_width(tile))
+            tile = tile_rank1(tile, terms, address(values, step * step_stride), value_stride)
+        tile_store(tile, address(product, 0), stride)
+        tile_accumulate(tile, address(sums, 0), stride)
+        return tile_width(tile)
+
+    return run
+
+
+def numbers(random, *shape):
+    """Random numbers whose products and sums of few are exact in float64 when they are float32."""
+    return random.uniform(1, 2, shape) * random.choice([-1, 1], shape)
+
+
+class Results:
+    """Everything `operations` gave for random numbers, and what went in."""
+
+    STEPS = 3
+    GAP = 5
+    UNTOUCHED = -77.0
+
+    def __init__(self, rows, vectors, dtype):
+        random = np.random.default_rng(rows)
+        self.rows, self.columns = rows, vectors * cpu.lanes(np.dtype(dtype).itemsize)
+        self.weights = numbers(random, 1 + self.STEPS, self.columns).astype(dtype)
+        self.values = numbers(random, self.STEPS, rows).astype(dtype)
+        outs = np.full((5, rows, self.columns + self.GAP), self.UNTOUCHED, dtype)
+        self.before = numbers(random, rows, self.columns).astype(dtype)
+        outs[4, :, : self.columns] = self.before
+        # Values of a step lie a stride of 2 apart, the steps 2 * rows.
+        spread = np.repeat(self.values.ravel(), 2)
+        spread[1::2] = np.nan
+        flat = tuple(out.reshape(-1) for out in outs)
+        stride = self.columns + self.GAP
+        self.width = operations(rows, vectors)(
+            self.weights.ravel(), spread, 2, 2 * rows, self.STEPS, flat, stride
+        )
+        self.gaps = outs[:, :, self.columns :]
+        self.zeros, self.repeated, self.shorter, self.product, self.sums = outs[
+            :, :, : self.columns
+        ]
+
+
+@pytest.fixture(scope="module", params=[np.float32, np.float64])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
+def results(request, dtype):
+    return Results(*request.param, dtype)
+
+
+def test_width(results):
+    assert results.width == results.columns
+
+
+def test_zeros(results):
+    np.testing.assert_array_equal(results.zeros, 0)
+
+
+def test_repeat(results):
+    np.testing.assert_array_equal(
+        results.repeated, np.broadcast_to(results.weights[0], results.repeated.shape)
+    )
+
+
+def test_without_last_row(results):
+    np.testing.assert_array_equal(results.shorter[:-1], results.repeated[:-1])
+    np.testing.assert_array_equal(results.shorter[-1], results.UNTOUCHED)
+
+
+def test_rank1_is_one_fused_chain_in_ascending_order(results, dtype):
+    for r in range(results.rows):
+        for column in range(results.columns):
+            total = results.weights[0, column]
+            for value, weight in zip(
+                results.values[:, r], results.weights[1:, column], strict=True
+            ):
+                exact = Fraction(float(value)) * Fraction(float(weight)) + Fraction(float(total))
+                total = dtype(float(exact))
+            assert results.product[r, column] == total
+
+
+def test_accumulate_adds_once(results):
+    np.testing.assert_array_equal(results.sums, results.before + results.product)
+
+
+def test_stores_leave_the_gaps_between_rows(results):
+    np.testing.assert_array_equal(results.gaps, results.UNTOUCHED)
+
+
+def test_a_tile_keeps_its_last_row(dtype):
+    with pytest.raises(numba.TypingError):
+        run_on_one_row(np.zeros(64, dtype))
+
+
+@numba.njit
+def run_on_one_row(array):
+    tile_store(tile_without_last_row(tile_zeros(1, 1, address(array, 0))), address(array, 0), 0)
+
+
+@numba.njit
+def run_with_variable_rows(array, rows):
+    tile_store(tile_zeros(rows, 1, address(array, 0)), address(array, 0), 0)
+
+
+def test_the_shape_must_be_known_to_the_compiler(dtype):
+    with pytest.raises(numba.TypingError):
+        run_with_variable_rows(np.zeros(64, dtype), 2)

@@ -1,0 +1,291 @@
+"""Trainer: a step is the sum of its parts, or nothing at all."""
+
+import math
+
+import numpy as np
+import pytest
+
+from numba_lstm import (
+    LSTM,
+    SGD,
+    Adam,
+    AdamW,
+    Embedding,
+    Linear,
+    RMSprop,
+    Sequential,
+    Trainer,
+    clip_by_global_norm,
+    mse,
+    softmax_cross_entropy,
+)
+
+T, B, I, H, C = 5, 3, 7, 4, 6
+
+
+def language_model(seed=0, dtype="float32", dropout=0.0):
+    """A small model of tokens."""
+    return Sequential(
+        Embedding(C, I, dtype=dtype, seed=seed),
+        LSTM(I, H, 2, dropout=dropout, dtype=dtype, seed=seed),
+        Linear(H, C, dtype=dtype, seed=seed),
+        threads=1,
+    )
+
+
+def batch_of_tokens(seed):
+    """Tokens and the tokens that follow them."""
+    tokens = np.random.default_rng(seed).integers(0, C, (T + 1, B))
+    return tokens[:-1], tokens[1:]
+
+
+def batch_of_numbers(seed):
+    """Inputs and wanted outputs of an LSTM."""
+    random = np.random.default_rng(seed)
+    return random.standard_normal((T, B, I)), random.standard_normal((T, B, H))
+
+
+def assert_same_state(actual, expected):
+    """Compare two states bit by bit."""
+    assert set(actual) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3, 1000.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_step_of_a_sequential_is_the_sum_of_its_parts(clip, dtype):
+    model, other = language_model(dtype=dtype), language_model(dtype=dtype)
+    trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters, lr=0.1), clip=clip)
+    optimizer = Adam(other.parameters, lr=0.1)
+    hx = before = None
+    for seed in range(3):
+        x, target = batch_of_tokens(seed)
+        loss, hx = trainer.step(x, target, hx)
+        y, before = other.forward(x, before)
+        expected, dy = softmax_cross_entropy(y, target)
+        other.gradients.zero()
+        other.backward(dy)
+        if clip is not None:
+            clip_by_global_norm(other.gradients, clip)
+        optimizer.step(other.gradients)
+        assert loss == expected
+        np.testing.assert_array_equal(hx, before)
+        np.testing.assert_array_equal(model.parameters.flat, other.parameters.flat)
+
+
+def test_a_step_of_an_lstm_is_the_sum_of_its_parts():
+    model, other = LSTM(I, H, seed=0, threads=1), LSTM(I, H, seed=0, threads=1)
+    trainer = Trainer(model, mse, SGD(model.parameters, lr=0.5))
+    optimizer = SGD(other.parameters, lr=0.5)
+    x, target = batch_of_numbers(0)
+    for _ in range(2):
+        loss, (h, c) = trainer.step(x, target)
+        y, (last_h, last_c) = other.forward(x)
+        expected, dy = mse(y, target)
+        other.gradients.zero()
+        other.backward(dy)
+        optimizer.step(other.gradients)
+        assert loss == expected
+        np.testing.assert_array_equal([h, c], [last_h, last_c])
+        np.testing.assert_array_equal(model.parameters.flat, other.parameters.flat)
+
+
+def test_the_state_is_carried():
+    model = language_model()
+    trainer = Trainer(model, softmax_cross_entropy, SGD(model.parameters, lr=0.0))
+    x, target = batch_of_tokens(0)
+    first, hx = trainer.step(x[:2], target[:2])
+    second, _ = trainer.step(x[2:], target[2:], hx)
+    whole, _ = trainer.step(x, target)
+    assert (2 * first + 3 * second) / 5 == pytest.approx(whole, rel=1e-6)
+    assert trainer.step(x[2:], target[2:])[0] != second
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW, RMSprop])
+def test_counting_is_learnt(kind):
+    model = language_model()
+    rate = 2.0 if kind is SGD else 0.03
+    trainer = Trainer(model, softmax_cross_entropy, kind(model.parameters, lr=rate), clip=5.0)
+    x, _ = batch_of_tokens(0)
+    losses = [trainer.step(x, (x + 1) % C)[0] for _ in range(200)]
+    assert losses[0] == pytest.approx(math.log(C), rel=0.2)
+    assert losses[-1] < 0.05
+
+
+def test_training_takes_the_way_of_pytorch():
+    torch = pytest.importorskip("torch")
+    model = language_model(dtype="float64")
+    trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters, lr=0.02), clip=0.3)
+    embedding, lstm, linear = (
+        torch.nn.Embedding(C, I),
+        torch.nn.LSTM(I, H, 2),
+        torch.nn.Linear(H, C),
+    )
+    theirs = torch.nn.ModuleList([embedding, lstm, linear]).double()
+    tensors = {
+        **{f"0.{name}": array for name, array in model.layers[0].parameters.items()},
+        **{f"1.{name}": array for name, array in model.layers[1].state_dict().items()},
+        **{f"2.{name}": array for name, array in model.layers[2].parameters.items()},
+    }
+    theirs.load_state_dict({name: torch.tensor(np.array(array)) for name, array in tensors.items()})
+    # Two biases are one in ours: only one of them may learn.
+    for name, tensor in lstm.named_parameters():
+        tensor.requires_grad = "bias_hh" not in name
+    learning = [tensor for tensor in theirs.parameters() if tensor.requires_grad]
+    optimizer = torch.optim.Adam(learning, lr=0.02)
+    for seed in range(10):
+        x, target = batch_of_tokens(seed)
+        loss, _ = trainer.step(x, target)
+        y = linear(lstm(embedding(torch.tensor(x)))[0])
+        expected = torch.nn.functional.cross_entropy(
+            y.reshape(-1, C), torch.tensor(target.reshape(-1))
+        )
+        optimizer.zero_grad()
+        expected.backward()
+        torch.nn.utils.clip_grad_norm_(learning, 0.3)
+        optimizer.step()
+        assert loss == pytest.approx(expected.item(), rel=1e-11)
+    np.testing.assert_allclose(
+        model.parameters["1.weight_hh_l1"], lstm.weight_hh_l1.detach().numpy(), rtol=0, atol=1e-11
+    )
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_changes_nothing(number):
+    model = language_model()
+    trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters), clip=1.0)
+    trainer.step(*batch_of_tokens(0))
+    before, gradients = trainer.state_dict(), model.gradients.flat.copy()
+    version = model.parameters.version
+    trainer.loss = lambda y, target: (number, np.ones_like(y))
+    with pytest.raises(FloatingPointError, match=f"the loss must be finite; got {number}"):
+        trainer.step(*batch_of_tokens(1))
+    assert_same_state(trainer.state_dict(), before)
+    np.testing.assert_array_equal(model.gradients.flat, gradients)
+    assert model.parameters.version == version
+    trainer.loss = softmax_cross_entropy
+    trainer.step(*batch_of_tokens(1))
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize(
+    ("slope", "first"),
+    [
+        (math.nan, "0.weight_ih_l0"),
+        (math.inf, "0.weight_ih_l0"),
+        (3e38, "1.bias"),  # The sum of two is too large, and they are damped on the way down.
+        (1e30, "their norm"),
+    ],
+)
+def test_a_gradient_that_is_not_finite_is_named_and_changes_nothing(slope, first, clip):
+    def loss(y, target):
+        dy = np.zeros_like(y)
+        dy[0, :2] = slope
+        return 1.0, dy
+
+    model = Sequential(LSTM(I, H, seed=0, threads=1), Linear(H, 1, seed=0, threads=1))
+    trainer = Trainer(model, loss, Adam(model.parameters), clip=clip)
+    before = trainer.state_dict()
+    with pytest.raises(FloatingPointError, match=f"gradients must be finite; {first} is not"):
+        trainer.step(*batch_of_numbers(0))
+    assert_same_state(trainer.state_dict(), before)
+
+
+def test_a_refused_batch_changes_nothing():
+    model = language_model()
+    trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters))
+    before = trainer.state_dict()
+    x, target = batch_of_tokens(0)
+    with pytest.raises(ValueError, match=r"target must have shape \(5, 3\)"):
+        trainer.step(x, target[1:])
+    with pytest.raises(ValueError, match=r"target must lie in \[0, 6\)"):
+        trainer.step(x, target + C)
+    with pytest.raises((TypeError, ValueError), match="tokens"):
+        trainer.step(x + C, target)
+    assert_same_state(trainer.state_dict(), before)
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW, RMSprop])
+def test_a_restored_trainer_goes_on_with_the_same_bits(kind):
+    model = language_model(dropout=0.5)
+    trainer = Trainer(model, softmax_cross_entropy, kind(model.parameters, lr=0.05), clip=0.5)
+    hx = None
+    for seed in range(4):
+        _, hx = trainer.step(*batch_of_tokens(seed), hx)
+    state = trainer.state_dict()
+    kept = {name: array.copy() for name, array in state.items()}
+    after = [trainer.step(*batch_of_tokens(seed), hx)[0] for seed in range(4, 8)]
+    assert_same_state(state, kept)
+
+    twin = language_model(seed=1, dropout=0.5)
+    again = Trainer(twin, softmax_cross_entropy, kind(twin.parameters, lr=1.0), clip=0.5)
+    again.step(*batch_of_tokens(9))
+    again.load_state_dict(state)
+    assert_same_state(again.state_dict(), kept)
+    assert [again.step(*batch_of_tokens(seed), hx)[0] for seed in range(4, 8)] == after
+    np.testing.assert_array_equal(twin.parameters.flat, model.parameters.flat)
+
+
+def test_a_restored_trainer_of_an_lstm_draws_the_same_masks():
+    model = LSTM(I, H, 2, dropout=0.5, seed=0, threads=1)
+    trainer = Trainer(model, mse, Adam(model.parameters))
+    trainer.step(*batch_of_numbers(0))
+    state = trainer.state_dict()
+    after = trainer.step(*batch_of_numbers(1))[0]
+    twin = LSTM(I, H, 2, dropout=0.5, seed=1, threads=1)
+    again = Trainer(twin, mse, Adam(twin.parameters))
+    again.load_state_dict(state)
+    assert again.step(*batch_of_numbers(1))[0] == after
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"parameters.2.bias": np.zeros(C + 1)},
+            ValueError,
+            r"parameters.2.bias must have shape \(6,\); got \(7,\)",
+        ),
+        ({"parameters.2.bias": np.zeros(C, complex)}, TypeError, "parameters.2.bias must be"),
+        ({"parameters.3.bias": np.zeros(C)}, ValueError, "adds parameters.3.bias"),
+        ({"losses": np.zeros(3)}, ValueError, "it lacks nothing, and adds losses"),
+        ({"dropout": None}, ValueError, "it lacks dropout, and adds nothing"),
+        ({"parameters.0.weight": None}, ValueError, "it lacks parameters.0.weight, and adds"),
+        ({"dropout": np.zeros((2, 2), int)}, ValueError, r"dropout must have shape \(1, 2\)"),
+        ({"dropout": np.zeros((1, 2))}, TypeError, "dropout must be an array of integers"),
+        ({"optimizer.mean": np.zeros(3)}, ValueError, "mean must have shape"),
+        ({"optimizer.steps": -1}, ValueError, "steps must be at least 0"),
+        ({"optimizer.velocity": np.zeros(3)}, ValueError, "state must have the names lr, mean"),
+        ({"optimizer.lr": None}, ValueError, "state must have the names lr, mean"),
+    ],
+)
+def test_a_refused_state_changes_nothing(changes, error, message):
+    model = language_model()
+    trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters))
+    trainer.step(*batch_of_tokens(0))
+    before = trainer.state_dict()
+    state = {**{name: array + 1 for name, array in before.items()}, **changes}
+    state = {name: array for name, array in state.items() if array is not None}
+    with pytest.raises(error, match=message):
+        trainer.load_state_dict(state)
+    assert_same_state(trainer.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model": Linear(3, 2)}, TypeError, "model must be an LSTM or a Sequential; got Linear"),
+        ({"loss": "mse"}, TypeError, "loss must be callable; got 'mse'"),
+        ({"optimizer": "adam"}, TypeError, "optimizer must be an Optimizer; got 'adam'"),
+        ({"model": language_model()}, ValueError, "optimizer must be one of model.parameters"),
+        ({"clip": 0}, ValueError, "clip must be finite and > 0; got 0"),
+        ({"clip": math.nan}, ValueError, "clip must be finite and > 0; got nan"),
+        ({"clip": "1"}, TypeError, "clip must be a number; got '1'"),
+    ],
+)
+def test_refuses(changes, error, message):
+    model = language_model()
+    arguments = {"model": model, "loss": mse, "optimizer": Adam(model.parameters), "clip": None}
+    with pytest.raises(error, match=message):
+        Trainer(**{**arguments, **changes})
