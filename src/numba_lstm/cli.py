@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +19,10 @@ try:
     import click
     from click.core import ParameterSource
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-except ImportError as error:  # pragma: no cover - depends on what is installed
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+except ImportError as error:
     raise ImportError(
-        f"the command line needs {error.name}: pip install 'numba-lstm[cli]'"
+        f'the command line needs {error.name}: pip install "numba-lstm[cli]"'
     ) from None
 
 import llvmlite
@@ -24,10 +31,17 @@ import numpy as np
 
 from . import __version__, jit, threads
 from .kernels.gemm import ROWS
-from .language_model import CharLanguageModel, Corpus, Settings, TrainingRun, text_file
-from .language_model import python_reference as python_reference_corpus
+from .language_model import (
+    CharLanguageModel,
+    Settings,
+    TrainingRun,
+    Watcher,
+    python_reference,
+    text_file,
+)
 from .language_model.corpus import read_text
-from .language_model.run import CHECKPOINT, MODEL, PICTURE, Watcher
+from .language_model.plot import draw
+from .language_model.run import CHECKPOINT, MODEL, PICTURE
 from .simd import cpu
 from .storage import load
 
@@ -35,39 +49,35 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _BAD_INPUT_STATUS = 2
 _INTERRUPTED_STATUS = 130
+# How long a training step and its checkpoint may take after Ctrl-C.
+_SECONDS_TO_FINISH = 0.7
 # Plain lines, where nobody watches a bar.
 _SECONDS_BETWEEN_LINES = 10.0
-# Settings under the names of their options.
-_OPTIONS = {
-    "hidden": "--hidden",
-    "layers": "--layers",
-    "embedding": "--embedding",
-    "steps": "--steps",
-    "batch": "--batch",
-    "epochs": "--epochs",
-    "learning_rate": "--learning-rate",
-    "dropout": "--dropout",
-    "clip": "--clip",
-    "seed": "--seed",
-}
 
 
 class _Bar(Watcher):
     """A live progress bar on a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, run: TrainingRun) -> None:
         self._console = console
         self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("[bold]{task.description}[/]"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("[bold]{task.fields[bits]}[/] bits/char"),
-            TextColumn("held out [bold]{task.fields[held_out]}[/]"),
-            TextColumn("{task.fields[speed]} chars/s"),
+            TextColumn("training [bold cyan]{task.fields[training]}[/]"),
+            TextColumn("held out [bold magenta]{task.fields[held_out]}[/] bits/char"),
+            TextColumn("{task.fields[speed]:,.0f} chars/s"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
+            expand=True,
+            refresh_per_second=4,  # each refresh takes time from the kernels
         )
-        self._task: TaskID | None = None
+        windows = run.streams.windows
+        self._task = self._bar.add_task(
+            "",
+            total=run.settings.epochs * windows,
+            completed=run.progress.epoch * windows + run.progress.window,
+        )
+        self._show(run, "loading kernels")
 
     def __enter__(self) -> _Bar:
         self._bar.start()
@@ -76,28 +86,26 @@ class _Bar(Watcher):
     def __exit__(self, *unused: object) -> None:
         self._bar.stop()
 
-    def _fields(self, run: TrainingRun) -> dict[str, Any]:
+    def _show(self, run: TrainingRun, description: str, **changes: Any) -> None:
         progress = run.progress
-        epoch = min(progress.epoch + 1, run.settings.epochs)
-        return {
-            "epoch": f"{epoch}/{run.settings.epochs}",
-            "bits": f"{progress.bits:.3f}" if progress.losses else "-",
-            "held_out": f"{progress.held_out[-1]:.3f}" if progress.held_out else "-",
-            "speed": f"{progress.speed:,.0f}",
-        }
-
-    def started(self, run: TrainingRun) -> None:
-        done = run.progress.epoch * run.streams.windows + run.progress.window
-        total = run.settings.epochs * run.streams.windows
-        self._task = self._bar.add_task("", total=total, completed=done, **self._fields(run))
+        self._bar.update(
+            self._task,
+            description=description,
+            training=f"{progress.bits:.3f}" if progress.losses else "-",
+            held_out=f"{progress.held_out[-1]:.3f}" if progress.held_out else "-",
+            speed=progress.speed,
+            **changes,
+        )
 
     def stepped(self, run: TrainingRun) -> None:
-        assert self._task is not None
-        self._bar.update(self._task, advance=1, **self._fields(run))
+        self._show(run, _position(run), advance=1)
+
+    def evaluating(self, run: TrainingRun, characters: int) -> None:
+        share = characters / len(run.corpus.held_out)
+        self._show(run, f"{_position(run)} evaluating {share:.0%}")
 
     def completed_epoch(self, run: TrainingRun, sample: str) -> None:
-        assert self._task is not None
-        self._bar.update(self._task, **self._fields(run))
+        self._show(run, _position(run))
         self._console.print(_epoch_line(run), highlight=False)
         self._console.print(_indented(sample), style="dim", markup=False, highlight=False)
 
@@ -109,15 +117,14 @@ class _Lines(Watcher):
         self._last = time.monotonic()
 
     def stepped(self, run: TrainingRun) -> None:
-        if time.monotonic() - self._last < _SECONDS_BETWEEN_LINES:
+        progress = run.progress
+        if time.monotonic() - self._last < _SECONDS_BETWEEN_LINES or not progress.speed:
             return
         self._last = time.monotonic()
-        progress = run.progress
         left = (run.settings.epochs - progress.epoch) * run.streams.windows - progress.window
         characters = left * run.settings.steps * run.settings.batch
         click.echo(
-            f"epoch {progress.epoch + 1}/{run.settings.epochs}, "
-            f"window {progress.window}/{run.streams.windows}: "
+            f"{_position(run)}, window {progress.window}/{run.streams.windows}: "
             f"{progress.bits:.3f} bits/char, {progress.speed:,.0f} chars/s, "
             f"{characters / progress.speed:.0f} s left"
         )
@@ -125,6 +132,12 @@ class _Lines(Watcher):
     def completed_epoch(self, run: TrainingRun, sample: str) -> None:
         click.echo(_epoch_line(run))
         click.echo(_indented(sample))
+
+
+def _position(run: TrainingRun) -> str:
+    """The epoch that a run is in."""
+    epochs = run.settings.epochs
+    return f"epoch {min(run.progress.epoch + 1, epochs)}/{epochs}"
 
 
 def _epoch_line(run: TrainingRun) -> str:
@@ -148,14 +161,18 @@ class _OneLineErrors(click.Group):
     def main(self, *arguments: Any, **options: Any) -> Any:
         try:
             return super().main(*arguments, **{**options, "standalone_mode": False})
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message())
-            sys.exit(_BAD_INPUT_STATUS)
         except click.ClickException as error:
             _fail(error.format_message())
         except (click.Abort, KeyboardInterrupt):
             sys.exit(_INTERRUPTED_STATUS)
-        except (OSError, ValueError, TypeError, FloatingPointError) as error:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            FloatingPointError,
+            ImportError,
+            MemoryError,
+        ) as error:
             _fail(_message(error))
 
 
@@ -172,18 +189,63 @@ def _fail(message: str) -> None:
     sys.exit(_BAD_INPUT_STATUS)
 
 
-@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@contextmanager
+def _prompt_end(folder: Path) -> Iterator[None]:
+    """End within a second of Ctrl-C, also in a long kernel or a compilation.
+
+    Python hears of a signal only between two of its own instructions, but the byte that the signal
+    writes wakes a thread. Ending there costs what was done since the last checkpoint.
+    """
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    finished = threading.Event()
+
+    def watch() -> None:
+        while received := receiver.recv(1):
+            if received[0] == signal.SIGINT and not finished.wait(_SECONDS_TO_FINISH):
+                Console().show_cursor()
+                _say_interrupted(folder)
+                os._exit(_INTERRUPTED_STATUS)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        finished.set()
+        signal.set_wakeup_fd(before)
+        sender.close()
+        watcher.join()
+        receiver.close()
+
+
+def _say_interrupted(folder: Path) -> None:
+    """Say how an interrupted run goes on."""
+    click.echo(f"interrupted; numba-lstm train --resume --out {folder} goes on", err=True)
+
+
+@click.group(
+    cls=_OneLineErrors,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
 @click.version_option(__version__, prog_name="numba-lstm")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context, /) -> None:
     """Train and run LSTMs on a CPU."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal lacks must not end a run
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
     """Option of a setting, its default taken from `Settings`."""
     default = getattr(Settings(), name)
-    return click.option(
-        _OPTIONS[name], name, type=kind, default=default, show_default=True, help=text
-    )
+    option = "--" + name.replace("_", "-")
+    return click.option(option, type=kind, default=default, show_default=True, help=text)
 
 
 @main.command()
@@ -225,39 +287,34 @@ def train(
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
+    if find_spec("matplotlib") is None:
+        raise ImportError('training.png needs matplotlib: pip install "numba-lstm[cli]"')
     if resume:
         given = {
             name: value
             for name, value in settings.items()
             if context.get_parameter_source(name) is not ParameterSource.DEFAULT
         }
-        run = TrainingRun.resume(out, _resumed_corpus(out, text), threads=threads, **given)
+        corpus = None if text is None else text_file(text)
+        run = TrainingRun.resume(out, corpus, threads=threads, **given)
     else:
-        corpus = python_reference_corpus() if text is None else text_file(text)
+        corpus = python_reference() if text is None else text_file(text)
         run = TrainingRun.create(
             out, corpus, Settings(**settings), threads=threads, overwrite=overwrite
         )
     _announce(run)
+    console = Console()
     try:
-        console = Console()
-        if console.is_terminal:
-            with _Bar(console) as bar:
-                run.train(bar)
-        else:
-            run.train(_Lines())
+        with _prompt_end(out):
+            if sys.stdout.isatty() and not console.is_dumb_terminal:
+                with _Bar(console, run) as bar:
+                    run.train(bar)
+            else:
+                run.train(_Lines())
     except KeyboardInterrupt:
-        click.echo(f"interrupted; --resume --out {out} goes on from here", err=True)
+        _say_interrupted(out)
         raise
     _conclude(run)
-
-
-def _resumed_corpus(out: Path, text: Path | None) -> Corpus:
-    """Text of a run that goes on: the one given, or the one that it began with."""
-    if text is not None:
-        return text_file(text)
-    reference = python_reference_corpus()
-    source = TrainingRun.source(out)
-    return reference if source == reference.name else text_file(source)
 
 
 def _announce(run: TrainingRun) -> None:
@@ -268,12 +325,11 @@ def _announce(run: TrainingRun) -> None:
         f"{len(run.model.vocabulary)} different"
     )
     click.echo(f"{run.model!r}: {run.model.parameters.size:,} parameters")
+    click.echo("kernels are loaded first; where there are none yet, compiling takes some seconds")
 
 
 def _conclude(run: TrainingRun) -> None:
     """Draw the picture; show the figures and where things are."""
-    from .language_model.plot import draw  # needs matplotlib, which takes long to import
-
     draw(run)
     progress = run.progress
     per_character = run.operations_per_window / (run.settings.steps * run.settings.batch)
@@ -281,7 +337,7 @@ def _conclude(run: TrainingRun) -> None:
     click.echo(f"training    {progress.training[-1]:.4f} bits per character")
     click.echo(f"speed       {progress.speed:,.0f} characters per second")
     click.echo(f"            {per_character * progress.speed / 1e9:.1f} GFLOP/s")
-    click.echo(f"time        {progress.seconds:.1f} s in training steps")
+    click.echo(f"time        {progress.seconds:.1f} s of training steps")
     click.echo(f"model       {run.folder / MODEL}")
     click.echo(f"picture     {run.folder / PICTURE}")
     click.echo(f"checkpoint  {run.folder / CHECKPOINT}")
@@ -297,14 +353,14 @@ def _language_model(path: Path, threads: int | None) -> CharLanguageModel:
 
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--prompt", default="\n", help="Text to continue; a line's start by default.")
+@click.option("--prompt", help="Text to continue; by default a new line is written.")
 @click.option("--length", default=500, show_default=True, help="Characters to write.")
 @click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest.")
 @click.option("--seed", type=int, help="Source of the draws; a fresh one by default.")
 @click.option("--threads", type=int, help="Upper bound of threads; all by default.")
 def generate(
     model: Path,
-    prompt: str,
+    prompt: str | None,
     length: int,
     temperature: float,
     seed: int | None,
@@ -312,8 +368,13 @@ def generate(
 ) -> None:
     """Write text with MODEL, a file that `train` made."""
     language_model = _language_model(model, threads)
-    written = language_model.generate(prompt, length, temperature=temperature, seed=seed)
-    click.echo(prompt.lstrip("\n") + written)
+    written = language_model.generate(
+        language_model.opening if prompt is None else prompt,
+        length,
+        temperature=temperature,
+        seed=seed,
+    )
+    click.echo((prompt or "") + written)
 
 
 @main.command()
@@ -322,14 +383,28 @@ def generate(
 @click.option("--threads", type=int, help="Upper bound of threads; all by default.")
 def evaluate(model: Path, text: Path, threads: int | None) -> None:
     """Measure how many bits per character MODEL needs for TEXT."""
-    bits = _language_model(model, threads).evaluate(read_text(text))
+    language_model = _language_model(model, threads)
+    content = read_text(text)
+    if sys.stderr.isatty():
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("evaluating", total=len(content) - 1)
+            bits = language_model.evaluate(
+                content, progress=lambda done: bar.update(task, completed=done)
+            )
+    else:
+        bits = language_model.evaluate(content)
     click.echo(f"{bits:.4f} bits per character")
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest unit that makes them a whole number."""
+    return f"{count >> 20} MiB" if count % (1 << 20) == 0 else f"{count >> 10} KiB"
 
 
 @main.command()
 def info() -> None:
     """Show what this machine offers and what the kernels make of it."""
-    level1, level2, level3 = (f"{size >> 10} KiB" for size in cpu.cache_sizes())
+    level1, level2, level3 = map(_size, cpu.cache_sizes())
     rows = {
         "CPU": f"{cpu.model_name()} ({cpu.cpu_name()})",
         "vector": f"{cpu.vector_bits()} bits, {cpu.lanes(4)} float32 or {cpu.lanes(8)} float64",

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, NullCache
 from numba.extending import overload
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -40,28 +39,51 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-class _PackageCache(FunctionCache):
+class _KeyedCache(FunctionCache):
     """Numba's cache of one function, with the digest of the whole package in its key."""
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return (*super()._index_key(sig, codegen), source_digest())
 
 
+class _PackageCache(NullCache):
+    """The same, opened when a kernel is first compiled.
+
+    Opening it looks for a folder and writes to it: at import that would take a millisecond for
+    every kernel, and raise where no folder can be written. There kernels compile in every process.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @functools.cached_property
+    def _opened(self) -> Any:
+        try:
+            return _KeyedCache(self._function)
+        except RuntimeError:  # numba: "cannot cache function ...: no locator available"
+            return NullCache()
+
+    @property
+    def cache_path(self) -> Any:
+        return self._opened.cache_path
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        return self._opened.load_overload(sig, target_context)
+
+    def save_overload(self, sig: Any, data: Any) -> Any:
+        return self._opened.save_overload(sig, data)
+
+
 def _cached(function: Function, dispatcher: Any) -> Function:
-    """Give a dispatcher the package's cache, or none where no folder can be written."""
-    try:
-        dispatcher._cache = _PackageCache(function)
-    except RuntimeError as error:  # numba: "cannot cache function ...: no locator available"
-        warnings.warn(f"kernels are compiled anew in every process: {error}", stacklevel=3)
+    """Give a dispatcher the package's cache."""
+    dispatcher._cache = _PackageCache(function)
     return cast(Function, dispatcher)
 
 
 def cache_folder() -> str | None:
     """Folder in which compiled kernels are kept, or None if none can be written."""
-    try:
-        return str(_PackageCache(source_digest.__wrapped__).cache_path)
-    except RuntimeError:
-        return None
+    folder = _PackageCache(source_digest.__wrapped__).cache_path
+    return None if folder is None else str(folder)
 
 
 def inlined(function: Function) -> Function:

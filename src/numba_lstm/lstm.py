@@ -293,12 +293,11 @@ class LSTM(StoredModel):
         if out is None:
             y = np.empty(y_shape, config.numpy_dtype)
             return y, (np.empty(state_shape, y.dtype), np.empty(state_shape, y.dtype))
-        try:
-            y, (h, c) = out
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"out must have the structure (y, (h, c)); got {type(out).__name__}"
-            ) from None
+        pairs = (tuple, list)
+        structured = isinstance(out, pairs) and len(out) == 2 and isinstance(out[1], pairs)
+        if not structured or len(out[1]) != 2:
+            raise TypeError(f"out must have the structure (y, (h, c)); got {type(out).__name__}")
+        y, (h, c) = out
         require_output("y of out", y, y_shape, config.numpy_dtype)
         require_output("h of out", h, state_shape, config.numpy_dtype)
         require_output("c of out", c, state_shape, config.numpy_dtype)

@@ -156,7 +156,21 @@ class Parameters(Mapping[str, FloatArray]):
         return view
 
     def place(self, name: str) -> int:
-        """Where an array begins in `flat`."""
+        """Where an array begins in `flat`.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        KeyError
+            If there is no array of this name.
+        """
         return self._places[name] - self._start
 
     def __getitem__(self, name: str) -> FloatArray:

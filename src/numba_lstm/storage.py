@@ -6,9 +6,10 @@ old file or the new one. Nothing in them is executed when they are read.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-import tempfile
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,13 +21,16 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from .parameters import Parameters
-from .validation import describe_shape
+from .validation import describe_shape, integer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 FORMAT = "numba-lstm"
 FORMAT_VERSION = 1
+
+# Files that are being written.
+_PART = ".{name}.{unique}.part"
 
 
 class FormatError(ValueError):
@@ -47,26 +51,33 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
         If it cannot be written; a file that was there before still is.
     """
     target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    beside = Path(name)
+    beside = target.with_name(_PART.format(name=target.name, unique=secrets.token_hex(4)))
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.chmod(0o666 & ~_umask())
-        beside.replace(target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    _flush_folder(target.parent)
+        try:
+            with beside.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        _flush_folder(target.parent)
+    except OSError as error:  # about the file that the caller named, not the one beside it
+        raise OSError(error.errno, error.strerror, str(target)) from None
 
 
-def _umask() -> int:
-    """Permissions that new files do not get (mkstemp makes files private)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def discard_parts(path: str | os.PathLike[str]) -> None:
+    """Delete what was left beside a file by processes that were killed while they wrote it.
+
+    Parameters
+    ----------
+    path : path-like
+        Nobody else may be writing it now.
+    """
+    target = Path(path)
+    for part in target.parent.glob(_PART.format(name=glob.escape(target.name), unique="*")):
+        part.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -97,7 +108,7 @@ def write_tensors(
     OSError
         If the file cannot be written; a file that was there before still is.
     """
-    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     versioned = {"format": FORMAT, "format_version": str(FORMAT_VERSION), **metadata}
     write_file(path, safetensors.numpy.save(contiguous, versioned))
 
@@ -129,11 +140,19 @@ def read_tensors(
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
+            _require_readable(path, metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, ValueError) as error:
+    except FormatError:
+        raise
+    except Exception as error:  # the library has no common base for what damaged files raise
         raise FormatError(
             f"{path} must be a safetensors file; it is another file or cut off ({error})"
         ) from None
+    return tensors, metadata
+
+
+def _require_readable(path: Path, metadata: Mapping[str, str]) -> None:
+    """Refuse files of other programs and of newer versions of this one."""
     if metadata.get("format") != FORMAT:
         raise FormatError(f"{path} must be written by {FORMAT}; got a file of another program")
     version = metadata.get("format_version", "")
@@ -142,7 +161,6 @@ def read_tensors(
             f"{path} must have format version {FORMAT_VERSION} or older; got {version}: "
             "a newer numba-lstm reads it"
         )
-    return tensors, metadata
 
 
 class StoredModel(ABC):
@@ -239,22 +257,36 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> StoredM
         If the file cannot be read.
     FormatError
         If it is no model, is damaged, or comes from a newer version.
+    TypeError, ValueError
+        If `threads` is no integer of at least 1.
     """
+    if threads is not None:
+        integer("threads", threads, least=1)
     tensors, metadata = read_tensors(path)
-    name = metadata.get("model", "")
+    name = metadata.get("model")
     if name not in StoredModel._classes:
-        raise FormatError(f"{path} must hold a model; got {name or 'something else'!r}")
+        raise FormatError(
+            f"{path} must hold a model of a known class, {', '.join(StoredModel._classes)}; "
+            f"got {name or metadata.get('kind', 'no model')}"
+        )
     try:
         configuration = json.loads(metadata["configuration"])
         model = StoredModel._classes[name].from_configuration(configuration, threads=threads)
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{path} holds no configuration of a {name}: {error}") from None
-    expected = model.parameters.shapes
-    for key in (*expected, *tensors):
-        found = describe_shape(tensors[key].shape) if key in tensors else "nothing"
-        wanted = describe_shape(expected[key]) if key in expected else "nothing"
-        if found != wanted:
-            raise FormatError(f"{path} must hold {wanted} for {key}; got {found}")
+    expected = {key: _described(array) for key, array in model.parameters.items()}
+    found = {key: _described(array) for key, array in tensors.items()}
+    for key in (*expected, *found):
+        if expected.get(key) != found.get(key):
+            raise FormatError(
+                f"{path} must hold {expected.get(key, 'nothing')} for {key}; "
+                f"got {found.get(key, 'nothing')}"
+            )
     for key, tensor in tensors.items():
         model.parameters[key] = tensor
     return model
+
+
+def _described(array: NDArray[Any]) -> str:
+    """Dtype and shape of an array in words."""
+    return f"{array.dtype} {describe_shape(array.shape)}"

@@ -94,22 +94,23 @@ def every_exponent(dtype, count, random):
 
 
 def neighbours(centres, dtype, count=200):
-    """Every number of the format within `count` steps of the centres, ascending for each."""
-    centres = np.asarray(centres).astype(dtype)
-    steps = np.arange(-count, count + 1)
-    ascending = np.sign(centres)[:, None].astype(int) * steps
-    return (centres.view(f"i{centres.itemsize}")[:, None] + ascending).view(dtype)
+    """Every number of the format within `count` steps of each centre, ascending."""
+    bits = centres.astype(dtype).view(np.int32 if dtype == np.float32 else np.int64)[:, None]
+    steps = np.arange(-count, count + 1, dtype=bits.dtype)
+    # Bits ascend with the magnitude.
+    return (bits + np.where(bits < 0, -steps, steps)).view(dtype)
 
 
 def switching_points(dtype):
-    """Where the reduction steps to the next power of two, and where an argument is clamped."""
-    half = np.log(2) / 2
+    """Where the reduction goes on to the next power of two, and where arguments are clamped."""
     limits = np.finfo(dtype)
-    odd = np.arange(1, 2 * (limits.nmant - limits.minexp), 2)
-    clamps = [104.5, 44.0] if dtype == np.float32 else [746.0, 44.0]
-    vanishing = np.log(2.0) * np.array([limits.nmant - limits.minexp, limits.nmant, -limits.minexp])
+    reach = limits.nmant - limits.minexp
+    halves = np.arange(1, 2 * reach, 2) * (np.log(2) / 2)
+    clamps = np.array([104.5 if dtype == np.float32 else 746.0, 44.0])
+    vanishing = np.log(2) * np.array([reach, -limits.minexp, limits.nmant])
+    positive = np.concatenate([halves, clamps, vanishing])
     # tanh reduces twice its argument.
-    positive = np.concatenate([odd * half, odd * half / 2, clamps, np.array(clamps) / 2, vanishing])
+    positive = np.concatenate([positive, positive / 2])
     return np.concatenate([positive, -positive])
 
 
@@ -201,7 +202,7 @@ def test_nan_is_kept_in_its_lane(name, dtype):
 @by_function
 @by_dtype
 def test_never_falls_by_more_than_the_last_place(name, dtype):
-    x = np.sort(neighbours(switching_points(dtype), dtype))
+    x = neighbours(switching_points(dtype), dtype)
     x = x[(x <= 0).all(axis=1)] if FUNCTIONS[name][2] else x
     y = FUNCTIONS[name][0](x.ravel()).reshape(x.shape)
     assert (np.diff(y, axis=1) >= -np.spacing(np.abs(y[:, 1:]))).all()
@@ -234,6 +235,6 @@ def test_random_bits(name, dtype):
     seed = int(os.environ.get("NUMBA_LSTM_SEED", secrets.randbelow(2**32)))
     print(f"NUMBA_LSTM_SEED={seed}")
     random = np.random.default_rng(seed)
-    for _ in range(20):
+    for _ in range(5):
         assert_accurate(name, every_exponent(dtype, 800, random))
         assert_accurate(name, random.uniform(-120, 120, 500_000).astype(dtype))

@@ -177,8 +177,8 @@ def _gradient_task(call, cells, index, unit, first, last, x, gradients, workspac
     one[0] = 1.0
     for k in range((last - first) * 4 * lanes):
         partial[k] = 0.0
-    block_rows = min(B, BLOCK_TERMS)
-    block_steps = max(1, BLOCK_TERMS // max(1, B))
+    block_rows = max(1, min(B, BLOCK_TERMS))
+    block_steps = BLOCK_TERMS // block_rows
     for later in range((T + block_steps - 1) // block_steps):
         step = ((T - 1) // block_steps - later) * block_steps
         steps = min(block_steps, T - step)

@@ -21,10 +21,12 @@ def sgd_update(parameters, gradients, velocity, lr, momentum, weight_decay, nest
 
     Parameters
     ----------
-    parameters, velocity : array
+    parameters : array
         Flat, updated.
     gradients : array
         Flat, read.
+    velocity : array
+        Flat, updated.
     lr, momentum, weight_decay : float
         In the dtype of the arrays.
     nesterov : bool
@@ -56,10 +58,12 @@ def adam_update(
 
     Parameters
     ----------
-    parameters, mean, square : array
-        Flat; parameters and the running means of the gradient and its square, updated.
+    parameters : array
+        Flat, updated.
     gradients : array
         Flat, read.
+    mean, square : array
+        Flat; running means of the gradient and its square, updated.
     decay : float
         Factor on the parameters before the step, ``1 - lr * weight_decay`` for AdamW (Loshchilov &
         Hutter 2019), else 1. This and the following in the dtype of the arrays.
@@ -89,10 +93,12 @@ def rmsprop_update(
 
     Parameters
     ----------
-    parameters, square, velocity : array
-        Flat; parameters, the running mean of the squared gradient, and the velocity; updated.
+    parameters : array
+        Flat, updated.
     gradients : array
         Flat, read.
+    square, velocity : array
+        Flat; running mean of the squared gradient, and the velocity; updated.
     lr, alpha, rest, eps, momentum, weight_decay : float
         In the dtype of the arrays; rest is 1 - alpha.
     """

@@ -2,7 +2,7 @@
 
 from .corpus import Corpus, Vocabulary, python_reference, text_file
 from .model import CharLanguageModel
-from .run import Settings, TrainingRun
+from .run import Settings, TrainingRun, Watcher
 
 __all__ = [
     "CharLanguageModel",
@@ -10,6 +10,7 @@ __all__ = [
     "Settings",
     "TrainingRun",
     "Vocabulary",
+    "Watcher",
     "python_reference",
     "text_file",
 ]

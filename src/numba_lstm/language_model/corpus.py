@@ -6,6 +6,7 @@ import hashlib
 import os
 import pydoc_data.topics
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,11 @@ from numpy.typing import NDArray
 
 _HELD_OUT_SHARE = 0.05
 _HELD_OUT_TOPIC = 10
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    """Code points of a text; those of undecodable bytes in a command line are surrogates."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 class Vocabulary:
@@ -35,22 +41,19 @@ class Vocabulary:
                 f"characters must be distinct, ascending, and at least one; got {characters!r}"
             )
         self.characters = characters
-        self._codes = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
-
-    @classmethod
-    def of(cls, text: str) -> Vocabulary:
-        """Vocabulary of all characters of a text."""
-        return cls("".join(sorted(set(text))))
+        self._codes = _code_points(characters)
 
     def __len__(self) -> int:
         return len(self.characters)
 
-    def encode(self, text: str) -> NDArray[np.int64]:
+    def encode(self, text: str, *, name: str = "text") -> NDArray[np.int64]:
         """Tokens of a text.
 
         Parameters
         ----------
         text : str
+        name : str
+            What an error calls it.
 
         Returns
         -------
@@ -62,13 +65,13 @@ class Vocabulary:
         ValueError
             If the vocabulary lacks a character.
         """
-        codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        codes = _code_points(text)
         tokens = np.searchsorted(self._codes, codes)
         found = self._codes[np.minimum(tokens, len(self) - 1)] == codes
         if not found.all():
             position = int(np.argmin(found))
             raise ValueError(
-                f"text must be written in the {len(self)} characters of the vocabulary; "
+                f"{name} must be written in the {len(self)} characters of the vocabulary; "
                 f"got {text[position]!r} at position {position}"
             )
         return tokens.astype(np.int64)
@@ -95,24 +98,35 @@ class Corpus:
     Attributes
     ----------
     name : str
-        Where it comes from, for the user.
+        What it is, for the user.
     training, held_out : str
+    path : str, optional
+        The file that it was read from.
     """
 
     name: str
     training: str
     held_out: str
+    path: str | None = None
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of both parts, by which a run knows its text again."""
-        content = f"{len(self.training)}\n{self.training}{self.held_out}"
-        return hashlib.sha256(content.encode()).hexdigest()
+        digest = hashlib.sha256(f"{len(self.training)}\n".encode())
+        for part in (self.training, self.held_out):
+            digest.update(part.encode())
+        return digest.hexdigest()
 
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary:
-        """Characters of both parts."""
-        return Vocabulary.of(self.training + self.held_out)
+        """Characters of both parts.
+
+        Raises
+        ------
+        ValueError
+            If they are empty.
+        """
+        return Vocabulary("".join(sorted({*self.training, *self.held_out})))
 
 
 def python_reference() -> Corpus:
@@ -128,8 +142,8 @@ def python_reference() -> Corpus:
     topics: dict[str, str] = pydoc_data.topics.topics
     parts: dict[bool, list[str]] = {False: [], True: []}
     seen: set[str] = set()
-    for position, name in enumerate(sorted(topics), start=1):
-        held_out = position % _HELD_OUT_TOPIC == 0
+    for number, name in enumerate(sorted(topics), start=1):
+        held_out = number % _HELD_OUT_TOPIC == 0
         for line in topics[name].splitlines():
             if line not in seen:
                 seen.add(line)
@@ -153,11 +167,13 @@ def text_file(path: str | os.PathLike[str]) -> Corpus:
     OSError
         If it cannot be read.
     ValueError
-        If it is no UTF-8 text.
+        If it is no UTF-8 text, or empty.
     """
     text = read_text(path)
+    if not text:
+        raise ValueError(f"{path} must be a text of at least one character; it is empty")
     cut = len(text) - int(len(text) * _HELD_OUT_SHARE)
-    return Corpus(str(path), text[:cut], text[cut:])
+    return Corpus(Path(path).name, text[:cut], text[cut:], str(Path(path).absolute()))
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

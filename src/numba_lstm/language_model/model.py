@@ -103,6 +103,12 @@ class CharLanguageModel(Sequential):
         linear = 2 * T * B * self.lstm.config.output_size * len(self.vocabulary)
         return self.lstm.config.operations(T, B) + linear
 
+    @property
+    def opening(self) -> str:
+        """What a text begins after: the end of a line, in a vocabulary that has lines."""
+        characters = self.vocabulary.characters
+        return "\n" if "\n" in characters else characters[0]
+
     def generate(
         self, prompt: str, length: int, *, temperature: float = 1.0, seed: Seed = None
     ) -> str:
@@ -131,16 +137,18 @@ class CharLanguageModel(Sequential):
             of the prompt.
         """
         count = integer("length", length, least=0)
-        heat = number("temperature", temperature, least=0.0)
+        scale = number("temperature", temperature, least=0.0)
         random = generator(seed)
         if not prompt:
             raise ValueError("prompt must have at least one character; got none")
-        logits, state = self(self.vocabulary.encode(prompt))
-        drawn: list[int] = []
-        for _ in range(count):
-            drawn.append(_draw(logits[-1].astype(np.float64), heat, random))
-            logits, state = self(np.array(drawn[-1:]), state)
-        return self.vocabulary.decode(np.array(drawn, np.int64))
+        logits, state = self(self.vocabulary.encode(prompt, name="prompt"))
+        drawn = np.empty(count, np.int64)
+        for position in range(count):
+            # The largest of logits with Gumbel noise is a draw from their softmax (Gumbel 1954).
+            noise = random.gumbel(scale=scale, size=len(self.vocabulary))
+            drawn[position] = np.argmax(logits[-1] + noise)
+            logits, state = self(drawn[position : position + 1], state)
+        return self.vocabulary.decode(drawn)
 
     def evaluate(self, text: str, *, progress: Callable[[int], None] | None = None) -> float:
         """Bits that the model needs per character of a text, its state carried through all of it.
@@ -174,12 +182,3 @@ class CharLanguageModel(Sequential):
             if progress is not None:
                 progress(last)
         return nats / (tokens.size - 1) / math.log(2)
-
-
-def _draw(logits: Any, temperature: float, random: np.random.Generator) -> int:
-    """Draw a token from the softmax of logits over a temperature."""
-    if temperature == 0:
-        return int(np.argmax(logits))
-    powers = np.exp((logits - logits.max()) / temperature)
-    cumulated = np.cumsum(powers)
-    return int(np.searchsorted(cumulated, random.random() * cumulated[-1], side="right"))

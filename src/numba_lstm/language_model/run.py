@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,20 +26,23 @@ from numpy.typing import NDArray
 from ..layers import States
 from ..losses import softmax_cross_entropy
 from ..optimizers import Adam
-from ..storage import FormatError, read_tensors, write_tensors
+from ..storage import FormatError, discard_parts, read_tensors, write_tensors
 from ..trainer import Trainer
 from ..validation import integer, number
-from .corpus import Corpus, Streams
+from .corpus import Corpus, Streams, python_reference, text_file
 from .model import CharLanguageModel
 
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 PICTURE = "training.png"
 _KIND = "training run"
+# Lists of `Progress`, kept as tensors.
+_CURVES = ("losses", "training", "held_out")
 
 # Seconds of work that a kill may cost.
 _CHECKPOINT_SECONDS = 20.0
 _SAMPLE_LENGTH = 200
+_SAMPLE_TEMPERATURE = 0.7
 # Weight of the past in the smoothed loss that is shown while an epoch runs.
 _SMOOTHING = 0.98
 
@@ -94,9 +99,9 @@ class Progress:
     smoothed : float
         Running mean of the training loss, in nats per character; NaN at the start.
     seconds : float
-        Spent in training steps.
+        Spent in training steps, but for the first of a process, which loads or compiles kernels.
     characters : int
-        Trained on.
+        Trained on in those seconds.
     losses : list of float
         Mean training loss of every window, in bits per character.
     training, held_out : list of float
@@ -120,21 +125,18 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Characters per second."""
+        """Characters per second of training; 0 where none were timed."""
         return self.characters / self.seconds if self.seconds else 0.0
 
 
 class Watcher:
     """Is told what happens in a run; the command line shows it."""
 
-    def started(self, run: TrainingRun) -> None:
-        """Report that training begins or goes on."""
-
     def stepped(self, run: TrainingRun) -> None:
         """Report that one more window is done."""
 
-    def evaluating(self, run: TrainingRun) -> None:
-        """Report that the held-out text is about to be evaluated."""
+    def evaluating(self, run: TrainingRun, characters: int) -> None:
+        """Report that so many characters of the held-out text are evaluated."""
 
     def completed_epoch(self, run: TrainingRun, sample: str) -> None:
         """Report that an epoch is done, with a text that the model now writes."""
@@ -154,12 +156,13 @@ class _Interruption:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Take over SIGINT, where this thread may."""
-        try:
-            before = signal.signal(signal.SIGINT, self._handle)
-        except ValueError:  # not the main thread: Ctrl-C does not arrive here
-            yield
+        """Take over SIGINT, where it reaches this thread."""
+        self._wanted = False
+        here = threading.current_thread() is threading.main_thread()
+        if not here or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            yield  # Ctrl-C does not arrive, or is not meant for this process
             return
+        before = signal.signal(signal.SIGINT, self._handle)
         try:
             yield
         finally:
@@ -210,8 +213,7 @@ class TrainingRun:
         self.corpus = corpus
         self.settings = settings
         vocabulary = corpus.vocabulary
-        tokens = vocabulary.encode(corpus.training)
-        self.streams = Streams(tokens, settings.batch, settings.steps)
+        self.streams = Streams(vocabulary.encode(corpus.training), settings.batch, settings.steps)
         if len(corpus.held_out) < 2:
             raise ValueError(
                 f"the held-out text must have at least 2 characters; got {len(corpus.held_out)}"
@@ -231,6 +233,7 @@ class TrainingRun:
         self._state: States | None = None
         self._interruption = _Interruption()
         self._saved_at = time.monotonic()
+        self._kernels_are_loaded = False
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -240,7 +243,7 @@ class TrainingRun:
     @classmethod
     def create(
         cls,
-        folder: Path,
+        folder: str | os.PathLike[str],
         corpus: Corpus,
         settings: Settings,
         *,
@@ -251,7 +254,7 @@ class TrainingRun:
 
         Parameters
         ----------
-        folder : Path
+        folder : path-like
             Made if it is not there.
         corpus : Corpus
         settings : Settings
@@ -273,13 +276,16 @@ class TrainingRun:
         ValueError
             If the text is too short.
         """
+        folder = Path(folder)
         if cls.exists(folder) and not overwrite:
             raise FileExistsError(
-                f"{folder} must hold no run yet; it does: "
-                "--resume goes on with it, --overwrite replaces it"
+                f"{folder} must hold no run yet; it holds one, to resume or to overwrite"
             )
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} must be a folder; it is a file")
         run = cls(folder, corpus, settings, threads)
         folder.mkdir(parents=True, exist_ok=True)
+        run._discard_parts()
         run.save_checkpoint()
         for name in (MODEL, PICTURE):
             (folder / name).unlink(missing_ok=True)
@@ -288,7 +294,7 @@ class TrainingRun:
     @classmethod
     def resume(
         cls,
-        folder: Path,
+        folder: str | os.PathLike[str],
         corpus: Corpus | None = None,
         *,
         threads: int | None = None,
@@ -298,13 +304,14 @@ class TrainingRun:
 
         Parameters
         ----------
-        folder : Path
-        corpus : Corpus
-            The text of the run.
+        folder : path-like
+        corpus : Corpus, optional
+            The text of the run; by default it is read from where the run had it.
         threads : int, optional
             Upper bound of threads; all by default. The bits do not depend on it.
         **changes
-            Settings that the user gave: they must be those of the run, but for `epochs`.
+            Settings that the user gave: they must be those of the run, but for `epochs`, which
+            may be any number from the completed ones on.
 
         Returns
         -------
@@ -313,47 +320,63 @@ class TrainingRun:
         Raises
         ------
         OSError
-            If there is no checkpoint, or it cannot be read.
+            If there is no checkpoint, or it or the text cannot be read.
         FormatError
             If the checkpoint is damaged or of another program.
         ValueError
             If the text or a setting is another than the run's.
         """
-        path = folder / CHECKPOINT
+        path = Path(folder) / CHECKPOINT
+        if not path.exists():
+            raise FileNotFoundError(f"{folder} must hold a run to resume; it has no {CHECKPOINT}")
         tensors, metadata = read_tensors(path)
         if metadata.get("kind") != _KIND:
             raise FormatError(f"{path} must be the checkpoint of a training run; it is a model")
-        settings = Settings(**json.loads(metadata["settings"]))
-        for name, value in changes.items():
-            kept = getattr(settings, name)
-            if name != "epochs" and value != kept:
-                raise ValueError(f"{name} must be {kept} as in the run in {folder}; got {value}")
-        if corpus is None or corpus.digest != metadata["corpus"]:
-            raise ValueError(f"the text must be that of the run in {folder}; got another")
-        settings = replace(settings, epochs=changes.get("epochs", settings.epochs))
-        run = cls(folder, corpus, settings, threads)
-        run._load(tensors, json.loads(metadata["progress"]))
+        try:
+            settings = Settings(**json.loads(metadata["settings"]))
+            lists = {name: tensors.pop(name).tolist() for name in _CURVES}
+            progress = Progress(**json.loads(metadata["progress"]), **lists)
+            text_path, digest = metadata["text_path"], metadata["text_digest"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{path} is no whole checkpoint: {error}") from None
+        kept, settings = settings, replace(settings, **changes)
+        for name in changes.keys() - {"epochs"}:
+            if getattr(settings, name) != getattr(kept, name):
+                raise ValueError(
+                    f"{name} must be {getattr(kept, name)} as in the run in {folder}; "
+                    f"got {getattr(settings, name)}"
+                )
+        if settings.epochs < progress.epoch:
+            raise ValueError(
+                f"epochs must be at least {progress.epoch}, completed by the run in {folder}; "
+                f"got {settings.epochs}"
+            )
+        if corpus is None:
+            corpus = text_file(text_path) if text_path else python_reference()
+        if corpus.digest != digest:
+            raise ValueError(
+                f"the text must be the one that the run in {folder} began with; "
+                f"{corpus.name} is another"
+            )
+        run = cls(Path(folder), corpus, settings, threads)
+        try:
+            run._load(tensors, progress)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{path} is no whole checkpoint: {error}") from None
+        run._discard_parts()
         return run
 
-    @staticmethod
-    def source(folder: Path) -> str:
-        """Name of the text of the run in a folder.
+    def _discard_parts(self) -> None:
+        """Delete what processes that were killed in the middle of a file left behind."""
+        for name in (CHECKPOINT, MODEL, PICTURE):
+            discard_parts(self.folder / name)
 
-        Raises
-        ------
-        OSError, FormatError
-            If there is no checkpoint or it cannot be read.
-        """
-        _, metadata = read_tensors(folder / CHECKPOINT)
-        return metadata.get("source", "")
-
-    def _load(self, tensors: dict[str, NDArray[Any]], progress: dict[str, Any]) -> None:
+    def _load(self, tensors: dict[str, NDArray[Any]], progress: Progress) -> None:
         """Take over what a checkpoint holds."""
-        lists = {name: tensors.pop(name).tolist() for name in ("losses", "training", "held_out")}
-        self.progress = Progress(**progress, **lists)
         if "h" in tensors:
             self._state = ((tensors.pop("h"), tensors.pop("c")),)
         self._trainer.load_state_dict(tensors)
+        self.progress = progress
 
     def save_checkpoint(self) -> None:
         """Write all that determines the rest of the run.
@@ -363,20 +386,17 @@ class TrainingRun:
         OSError
             If it cannot be written; the checkpoint before it is still there.
         """
-        progress = {item.name: getattr(self.progress, item.name) for item in fields(self.progress)}
-        lists = {
-            name: np.array(progress.pop(name), np.float64)
-            for name in ("losses", "training", "held_out")
-        }
-        tensors = {**self._trainer.state_dict(), **lists}
+        numbers = {item.name: getattr(self.progress, item.name) for item in fields(Progress)}
+        curves = {name: np.array(numbers.pop(name), np.float64) for name in _CURVES}
+        tensors = {**self._trainer.state_dict(), **curves}
         if self._state is not None:
             ((tensors["h"], tensors["c"]),) = self._state
         metadata = {
             "kind": _KIND,
             "settings": json.dumps(asdict(self.settings)),
-            "progress": json.dumps(progress),
-            "corpus": self.corpus.digest,
-            "source": self.corpus.name,
+            "progress": json.dumps(numbers),
+            "text_path": self.corpus.path or "",
+            "text_digest": self.corpus.digest,
         }
         write_tensors(self.folder / CHECKPOINT, tensors, metadata)
         self._saved_at = time.monotonic()
@@ -400,7 +420,6 @@ class TrainingRun:
         """
         with self._interruption.handled():
             try:
-                watcher.started(self)
                 while self.progress.epoch < self.settings.epochs:
                     while self.progress.window < self.streams.windows:
                         self._step()
@@ -408,7 +427,6 @@ class TrainingRun:
                         if time.monotonic() - self._saved_at > _CHECKPOINT_SECONDS:
                             with self._interruption.deferred():
                                 self.save_checkpoint()
-                    watcher.evaluating(self)
                     self._complete_epoch(watcher)
             except KeyboardInterrupt:
                 self.save_checkpoint()
@@ -421,8 +439,10 @@ class TrainingRun:
             started = time.perf_counter()
             inputs, targets = self.streams.window(progress.window)
             loss, self._state = self._trainer.step(inputs, targets, self._state)
-            progress.seconds += time.perf_counter() - started
-            progress.characters += inputs.size
+            if self._kernels_are_loaded:
+                progress.seconds += time.perf_counter() - started
+                progress.characters += inputs.size
+            self._kernels_are_loaded = True
             progress.window += 1
             progress.epoch_loss += loss
             progress.losses.append(loss / math.log(2))
@@ -433,7 +453,9 @@ class TrainingRun:
     def _complete_epoch(self, watcher: Watcher) -> None:
         """Evaluate, write a sample, and save."""
         progress = self.progress
-        held_out = self.model.evaluate(self.corpus.held_out)
+        held_out = self.model.evaluate(
+            self.corpus.held_out, progress=lambda done: watcher.evaluating(self, done)
+        )
         sample = self.sample()
         with self._interruption.deferred():
             progress.training.append(progress.epoch_loss / self.streams.windows / math.log(2))
@@ -442,16 +464,17 @@ class TrainingRun:
             progress.window = 0
             progress.epoch_loss = 0.0
             self._state = None
-            self.save_checkpoint()
+            # In this order: a kill between them leaves an epoch that is completed once more.
             self.model.save(self.folder / MODEL)
+            self.save_checkpoint()
         watcher.completed_epoch(self, sample)
 
     def sample(self) -> str:
         """A short text that the model writes now, the same for the same weights."""
-        characters = self.model.vocabulary.characters
-        prompt = "\n" if "\n" in characters else self.corpus.training[0]
         seed = np.random.SeedSequence((self.settings.seed, self.progress.epoch))
-        return self.model.generate(prompt, _SAMPLE_LENGTH, temperature=0.7, seed=seed)
+        return self.model.generate(
+            self.model.opening, _SAMPLE_LENGTH, temperature=_SAMPLE_TEMPERATURE, seed=seed
+        )
 
     @property
     def operations_per_window(self) -> int:

@@ -1,0 +1,199 @@
+"""Embedding, Linear and Sequential."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import numba_lstm as nl
+import reference
+
+
+@given(
+    st.integers(0, 30),
+    st.sampled_from([1, 2, 5, 16, 17, 33, 65, 70]),
+    st.sampled_from([1, 3, 16, 31, 49, 64, 100]),
+    st.booleans(),
+    st.sampled_from(["float32", "float64"]),
+)
+def test_linear_equals_numpy(rows, inputs, outputs, bias, dtype):
+    random = np.random.default_rng(rows + 31 * inputs + outputs)
+    linear = nl.Linear(inputs, outputs, bias=bias, dtype=dtype, seed=random)
+    x = random.standard_normal((rows, 2, inputs)).astype(dtype)
+    dy = random.standard_normal((rows, 2, outputs)).astype(dtype)
+    y = linear(x)
+    assert np.array_equal(y, linear.forward(x))
+    dx = linear.backward(dy)
+    weight = linear.parameters["weight"].astype(np.float64)
+    expected = x @ weight.T
+    if bias:
+        expected = expected + linear.parameters["bias"]
+    tolerance = 2e-5 if dtype == "float32" else 1e-13
+    assert y.shape == expected.shape
+    assert np.abs(y - expected).max(initial=0) < tolerance * 10
+    assert np.abs(dx - dy @ weight).max(initial=0) < tolerance * 10
+    flat_x, flat_dy = x.reshape(-1, inputs), dy.reshape(-1, outputs)
+    if rows:
+        gradient = linear.gradients["weight"]
+        assert reference.relative_error(gradient, flat_dy.astype("f8").T @ flat_x) < tolerance
+        if bias:
+            total = linear.gradients["bias"]
+            assert np.abs(total - flat_dy.astype("f8").sum(axis=0)).max() < tolerance * 10
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_linear_has_the_same_bits_on_two_threads(dtype):
+    random = np.random.default_rng(0)
+    x = random.standard_normal((700, 90)).astype(dtype)
+    dy = random.standard_normal((700, 130)).astype(dtype)
+    results = []
+    for threads in (1, 2):
+        linear = nl.Linear(90, 130, dtype=dtype, threads=threads, seed=0)
+        y = linear.forward(x)
+        results.append((y, linear.backward(dy), linear.gradients.flat, linear(x[17])))
+    for one, two in zip(*results, strict=True):
+        assert np.array_equal(one, two)
+    y, _, _, alone = results[0]
+    assert np.array_equal(y[17], alone)
+
+
+def test_embedding():
+    embedding = nl.Embedding(5, 3, dtype="float64", seed=0)
+    tokens = np.array([[1, 4], [1, 0]])
+    y = embedding.forward(tokens)
+    assert np.array_equal(y, embedding.parameters["weight"][tokens])
+    assert np.array_equal(y, embedding(tokens.astype(np.uint8)))
+    dy = np.random.default_rng(0).standard_normal(y.shape)
+    embedding.backward(dy)
+    expected = np.zeros((5, 3))
+    np.add.at(expected, tokens, dy)
+    assert np.array_equal(embedding.gradients["weight"], expected)
+
+
+def test_sequential_shares_one_buffer():
+    lstm, linear = nl.LSTM(3, 4, seed=0), nl.Linear(4, 2, seed=1)
+    weights = lstm.state_dict()
+    model = nl.Sequential(nl.Embedding(6, 3, seed=2), lstm, linear)
+    assert list(model.parameters) == [
+        "0.weight",
+        "1.weight_ih_l0",
+        "1.weight_hh_l0",
+        "1.bias_l0",
+        "2.weight",
+        "2.bias",
+    ]
+    assert np.array_equal(lstm.parameters["weight_ih_l0"], weights["weight_ih_l0"])
+    for name, layer in zip("012", model.layers, strict=True):
+        for key in layer.parameters:
+            assert np.shares_memory(layer.parameters[key], model.parameters[f"{name}.{key}"])
+            assert np.shares_memory(layer.gradients[key], model.gradients[f"{name}.{key}"])
+    tokens = np.array([[1, 2], [3, 4]])
+    before = model(tokens)[0]
+    with model.parameters.edit() as flat:
+        flat *= 2
+    assert not np.array_equal(model(tokens)[0], before)
+    assert np.array_equal(model(tokens)[0], linear(lstm(model.layers[0](tokens))[0]))
+
+
+def test_sequential_carries_a_state_for_every_lstm():
+    model = nl.Sequential(
+        nl.LSTM(2, 4, dtype="float64", seed=0), nl.LSTM(4, 3, 2, dtype="float64", seed=1)
+    )
+    x = np.random.default_rng(0).standard_normal((6, 5, 2))
+    y, state = model(x)
+    assert [h.shape for h, _ in state] == [(1, 5, 4), (2, 5, 3)]
+    first, middle = model(x[:2])
+    second, last = model(x[2:], middle)
+    assert np.array_equal(np.concatenate([first, second]), y)
+    assert all(
+        np.array_equal(a, b)
+        for p, q in zip(last, state, strict=True)
+        for a, b in zip(p, q, strict=True)
+    )
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies(clone):
+    model = nl.Sequential(
+        nl.Embedding(6, 3, seed=2), nl.LSTM(3, 4, seed=0), nl.Linear(4, 2, seed=1)
+    )
+    twin = clone(model)
+    tokens = np.array([[1, 2], [3, 4]])
+    assert np.array_equal(twin(tokens)[0], model(tokens)[0])
+    twin.parameters.zero()
+    assert model.parameters.flat.all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: nl.Embedding(0, 3), ValueError, "num_embeddings must be at least 1; got 0"),
+        (
+            lambda: nl.Embedding(3, 2)([3]),
+            ValueError,
+            r"tokens must lie in \[0, 3\), 3 = num_embeddings; got values from 3 to 3",
+        ),
+        (lambda: nl.Embedding(3, 2)([-1]), ValueError, "got values from -1 to -1"),
+        (
+            lambda: nl.Embedding(3, 2)([0.5]),
+            TypeError,
+            "tokens must be an array of integers; got dtype float64",
+        ),
+        (
+            lambda: nl.Embedding(3, 2).backward(np.zeros(2)),
+            RuntimeError,
+            "Embedding needs a forward",
+        ),
+        (lambda: nl.Linear(3, -1), ValueError, "out_features must be at least 1; got -1"),
+        (
+            lambda: nl.Linear(3, 2)(np.zeros((4, 5))),
+            ValueError,
+            r"x must have shape \(..., 3\), 3 = in_features; got \(4, 5\)",
+        ),
+        (lambda: nl.Linear(3, 2).backward(np.zeros(2)), RuntimeError, "Linear needs a forward"),
+        (nl.Sequential, ValueError, "layers must be at least one"),
+        (
+            lambda: nl.Sequential(nl.Linear(3, 4), nl.Linear(3, 4)),
+            ValueError,
+            "layer 1 must take the 4 features of the layer before",
+        ),
+        (
+            lambda: nl.Sequential(nl.Linear(3, 4), nl.Embedding(3, 4)),
+            ValueError,
+            "layer 1 must take the 4 features",
+        ),
+        (
+            lambda: nl.Sequential("LSTM"),
+            TypeError,
+            "layer 0 must be an Embedding, an LSTM or a Linear; got 'LSTM'",
+        ),
+        (lambda: nl.Sequential(*[nl.Linear(3, 3)] * 2), ValueError, "twice"),
+        (
+            lambda: nl.Sequential(nl.Linear(3, 3), nl.Linear(3, 3, dtype="float64")),
+            ValueError,
+            "one dtype",
+        ),
+        (
+            lambda: nl.Sequential(nl.LSTM(3, 3))(np.zeros((2, 2, 3)), ()),
+            TypeError,
+            "hx must be a tuple of 1 states, one per LSTM; got 0",
+        ),
+    ],
+)
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_wrong_cotangent_costs_nothing():
+    linear = nl.Linear(3, 2, seed=0)
+    linear.forward(np.ones((4, 3)))
+    with pytest.raises(
+        ValueError, match=r"dy must have shape \(4, 2\), as the output; got \(4, 3\)"
+    ):
+        linear.backward(np.ones((4, 3)))
+    assert not linear.gradients.flat.any()
+    assert linear.backward(np.ones((4, 2))).shape == (4, 3)
