@@ -256,7 +256,7 @@ def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
 @_setting("steps", int, "Characters of a window of truncated back-propagation.")
 @_setting("batch", int, "Parallel streams of the text.")
 @_setting("epochs", int, "Passes over the training text; may be raised when resuming.")
-@_setting("learning_rate", float, "Learning rate of Adam.")
+@_setting("learning_rate", float, "Learning rate of Adam; it falls over the last quarter.")
 @_setting("dropout", float, "Dropout between the layers.")
 @_setting("clip", float, "Largest norm of the gradients.")
 @_setting("seed", int, "Source of weights, dropout and samples.")

@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, whole, monkeypatch, win
     assert outcome(run) == whole
 
 
-@pytest.mark.parametrize("which", range(1, 7))
+@pytest.mark.parametrize("which", range(1, 8))
 def test_a_kill_while_files_are_written(tmp_path, whole, monkeypatch, which):
     """Files: a checkpoint at the start, then model and checkpoint of every epoch."""
     count = 0

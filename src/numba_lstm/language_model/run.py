@@ -43,6 +43,10 @@ _CURVES = ("losses", "training", "held_out")
 _CHECKPOINT_SECONDS = 20.0
 _SAMPLE_LENGTH = 200
 _SAMPLE_TEMPERATURE = 0.7
+# The learning rate falls over this last share of all windows. Held-out bits per character of the
+# defaults with two seeds: 1.863 and 1.803 without, 1.792 for the first with a quarter; 1.823 with
+# a half and 1.873 with three quarters, which leave too little time to learn.
+_COOLING_SHARE = 0.25
 # Weight of the past in the smoothed loss that is shown while an epoch runs.
 _SMOOTHING = 0.98
 
@@ -59,6 +63,7 @@ class Settings:
         Characters of a window, and parallel streams.
     epochs : int
     learning_rate : float
+        Of Adam; over the last quarter of all windows it falls linearly towards zero.
     dropout : float
         Between the layers of the stack, at least 0 and below 1.
     clip : float
@@ -438,6 +443,7 @@ class TrainingRun:
         with self._interruption.deferred():
             started = time.perf_counter()
             inputs, targets = self.streams.window(progress.window)
+            self._trainer.optimizer.lr = self._learning_rate()
             loss, self._state = self._trainer.step(inputs, targets, self._state)
             if self._kernels_are_loaded:
                 progress.seconds += time.perf_counter() - started
@@ -449,6 +455,12 @@ class TrainingRun:
             past = progress.smoothed
             mixed = _SMOOTHING * past + (1 - _SMOOTHING) * loss
             progress.smoothed = loss if math.isnan(past) else mixed
+
+    def _learning_rate(self) -> float:
+        """Learning rate of the next window."""
+        total = self.settings.epochs * self.streams.windows
+        left = total - self.progress.epoch * self.streams.windows - self.progress.window
+        return self.settings.learning_rate * min(1.0, left / (_COOLING_SHARE * total))
 
     def _complete_epoch(self, watcher: Watcher) -> None:
         """Evaluate, write a sample, and save."""
