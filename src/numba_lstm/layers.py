@@ -17,6 +17,7 @@ from .kernels.embedding import embedding_backward
 from .kernels.gemm import ROWS
 from .kernels.panels import pack_matrix
 from .kernels.tables import BLOCK_TERMS, TASK_FEATURES
+from .layer import Layer
 from .lstm import LSTM, State
 from .memory import flat
 from .packing import PackedWeights
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Embedding(StoredModel):
+class Embedding(Layer):
     """A table with a row of features for every token.
 
     Parameters
@@ -78,15 +79,7 @@ class Embedding(StoredModel):
         shapes = {"weight": (self.num_embeddings, self.embedding_dim)}
         self.parameters = Parameters(shapes, float_dtype(dtype))
         self.parameters["weight"] = generator(seed).standard_normal(shapes["weight"])
-        self._gradients: Parameters | None = None
         self._tape: Tape[NDArray[np.int64]] = Tape("Embedding")
-
-    @property
-    def gradients(self) -> Parameters:
-        """Gradients of the parameters, by the same names; `backward` adds to them."""
-        if self._gradients is None:
-            self._gradients = Parameters(self.parameters.shapes, self.parameters.dtype)
-        return self._gradients
 
     def configuration(self) -> dict[str, Any]:
         """Return the keyword arguments, without the seed, that build the same layer.
@@ -214,7 +207,7 @@ class _Rows:
     count: int
 
 
-class Linear(StoredModel):
+class Linear(Layer):
     """``y = x @ weight.T + bias``.
 
     Parameters
@@ -260,7 +253,6 @@ class Linear(StoredModel):
         self.parameters = Parameters(shapes, float_dtype(dtype))
         bound = 1 / math.sqrt(self.in_features)
         fill_uniform(self.parameters, generator(seed), bound, draws_of_bias=1)
-        self._gradients: Parameters | None = None
         lanes = cpu.lanes(self.parameters.dtype.itemsize)
 
         def packed_size(terms: int, columns: int) -> int:
@@ -277,13 +269,6 @@ class Linear(StoredModel):
         self._task_size = (TASK_FEATURES + BLOCK_TERMS) * 4 * lanes
         self._tape: Tape[_Rows] = Tape("Linear")
 
-    @property
-    def gradients(self) -> Parameters:
-        """Gradients of the parameters, by the same names; `backward` adds to them."""
-        if self._gradients is None:
-            self._gradients = Parameters(self.parameters.shapes, self.parameters.dtype)
-        return self._gradients
-
     def configuration(self) -> dict[str, Any]:
         """Return the keyword arguments, without threads and seed, that build the same layer.
 
@@ -297,25 +282,6 @@ class Linear(StoredModel):
             "bias": self.bias,
             "dtype": self.parameters.dtype.name,
         }
-
-    @classmethod
-    def from_configuration(
-        cls, configuration: Mapping[str, Any], *, threads: int | None = None
-    ) -> Self:
-        """Build a layer from what `configuration` returned.
-
-        Parameters
-        ----------
-        configuration : mapping
-            Keyword arguments.
-        threads : int, optional
-            Upper bound of threads for a call.
-
-        Returns
-        -------
-        Linear
-        """
-        return cls(**configuration, threads=threads)
 
     def __repr__(self) -> str:
         return f"Linear({self.in_features}, {self.out_features})"
@@ -487,11 +453,11 @@ class Linear(StoredModel):
             self._pool.give_back(workspace)
 
 
-Layer = Embedding | LSTM | Linear
+AnyLayer = Embedding | LSTM | Linear
 States = tuple[State, ...]
 
 
-def _features(layer: Layer) -> tuple[int | None, int]:
+def _features(layer: AnyLayer) -> tuple[int | None, int]:
     """Features that a layer takes (None for tokens) and gives."""
     if isinstance(layer, Embedding):
         return None, layer.embedding_dim
@@ -525,7 +491,7 @@ class Sequential(StoredModel):
         If a layer is of another kind, stands in another model, or does not fit its neighbours.
     """
 
-    def __init__(self, *layers: Layer, threads: int | None = None) -> None:
+    def __init__(self, *layers: AnyLayer, threads: int | None = None) -> None:
         self.threads = threading_of_kernels.check(threads)
         if not layers:
             raise ValueError("layers must be at least one; got none")
@@ -597,7 +563,7 @@ class Sequential(StoredModel):
         -------
         Sequential
         """
-        kinds: dict[str, type[Layer]] = {"Embedding": Embedding, "LSTM": LSTM, "Linear": Linear}
+        kinds: dict[str, type[AnyLayer]] = {"Embedding": Embedding, "LSTM": LSTM, "Linear": Linear}
         layers = [
             kinds[layer["model"]].from_configuration(layer["configuration"])
             for layer in configuration["layers"]

@@ -16,11 +16,11 @@ from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .kernels import backward, forward
 from .kernels.panels import pack_cells, pack_products
+from .layer import Layer
 from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
 from .schedule import row_workers, task_workers
-from .storage import StoredModel
 from .tape import Tape
 from .validation import (
     FloatArray,
@@ -104,7 +104,7 @@ def _refuse_overlap(
             raise ValueError(f"{name} must not overlap {other}; got arrays that share memory")
 
 
-class LSTM(StoredModel):
+class LSTM(Layer):
     """Long short-term memory (Hochreiter & Schmidhuber 1997; Gers, Schmidhuber & Cummins 2000).
 
     Per step, with gates i (input), f (forget), g (cell candidate) and o (output)::
@@ -186,7 +186,6 @@ class LSTM(StoredModel):
         self.parameters = Parameters(self.config.shapes(), self.config.numpy_dtype)
         bound = 1 / math.sqrt(self.config.hidden_size)
         fill_uniform(self.parameters, random, bound, draws_of_bias=2)
-        self._gradients: Parameters | None = None
         self._dropout_seed = int(random.integers(2**63))
         self._dropout_calls = 0
         packed = packed_layout(self.config)
@@ -201,13 +200,6 @@ class LSTM(StoredModel):
         self._pool = WorkspacePool(self.config.numpy_dtype)
         self._training_workspace = Workspace(self.config.numpy_dtype)
         self._tape: Tape[_Saved] = Tape("LSTM")
-
-    @property
-    def gradients(self) -> Parameters:
-        """Gradients of the parameters, by the same names; `backward` adds to them."""
-        if self._gradients is None:
-            self._gradients = Parameters(self.config.shapes(), self.config.numpy_dtype)
-        return self._gradients
 
     @property
     def dropout_state(self) -> dict[str, int]:
@@ -228,25 +220,6 @@ class LSTM(StoredModel):
         dict
         """
         return self.config.as_dict()
-
-    @classmethod
-    def from_configuration(
-        cls, configuration: Mapping[str, Any], *, threads: int | None = None
-    ) -> Self:
-        """Build a model from what `configuration` returned.
-
-        Parameters
-        ----------
-        configuration : mapping
-            Keyword arguments.
-        threads : int, optional
-            Upper bound of threads for a call.
-
-        Returns
-        -------
-        LSTM
-        """
-        return cls(**configuration, threads=threads)
 
     def __repr__(self) -> str:
         return f"LSTM({self.config.describe()})"

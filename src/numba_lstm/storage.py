@@ -13,7 +13,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import safetensors
@@ -186,7 +186,6 @@ class StoredModel(ABC):
         """
 
     @classmethod
-    @abstractmethod
     def from_configuration(
         cls, configuration: Mapping[str, Any], *, threads: int | None = None
     ) -> Self:
@@ -203,6 +202,8 @@ class StoredModel(ABC):
         -------
         StoredModel
         """
+        built: Self = cast(Any, cls)(**configuration, threads=threads)
+        return built
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write configuration and parameters to a file.

@@ -184,12 +184,36 @@ def test_ctrl_c_waits_for_the_end_of_a_step(tmp_path, whole, monkeypatch):
     assert outcome(resumed) == whole
 
 
-def test_epochs_may_be_added(tmp_path, whole):
+def learning_rates(run):
+    """Learning rate of every window that a run has still to do."""
+    rates = []
+
+    class Recorder(Watcher):
+        def stepped(self, run):
+            rates.append(run._trainer.optimizer.lr)
+
+    run.train(Recorder())
+    return rates
+
+
+def test_the_learning_rate_falls_over_the_last_quarter(tmp_path):
+    rates = np.array(learning_rates(create(tmp_path)))
+    shares = np.arange(rates.size, 0, -1) / rates.size
+    expected = SETTINGS.learning_rate * np.minimum(1, shares / 0.25)
+    assert np.allclose(rates, expected, rtol=1e-12)
+    assert 0 < rates[-1] < rates[0] == SETTINGS.learning_rate
+
+
+def test_epochs_may_be_added(tmp_path):
     short = TrainingRun.create(tmp_path, CORPUS, module.replace(SETTINGS, epochs=1), threads=1)
     short.train(Watcher())
     longer = TrainingRun.resume(tmp_path, CORPUS, threads=1, epochs=3)
-    longer.train(Watcher())
-    assert outcome(longer) == whole
+    assert learning_rates(longer)[0] == SETTINGS.learning_rate
+    windows = short.streams.windows
+    assert longer.progress.losses[:windows] == short.progress.losses
+    assert len(longer.progress.losses) == 3 * windows
+    assert longer.progress.held_out[:1] == short.progress.held_out
+    assert len(longer.progress.held_out) == 3
 
 
 def test_a_run_finds_its_text_again(tmp_path):
