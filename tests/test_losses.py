@@ -138,6 +138,15 @@ def test_large_logits_do_not_overflow(dtype, scale):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("classes", [1, 3, 16, 40])
+def test_the_largest_logit_is_found_wherever_it_stands(dtype, classes):
+    y = 1000 * np.eye(classes, dtype=dtype)
+    loss, dy = softmax_cross_entropy(y, np.arange(classes))
+    assert loss == 0
+    np.testing.assert_array_equal(dy, np.zeros_like(y))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_class_at_minus_infinity_has_no_probability(dtype):
     y = np.array([[0.0, -np.inf, 0.0]], dtype)
     loss, dy = softmax_cross_entropy(y, [0])

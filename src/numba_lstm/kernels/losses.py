@@ -107,11 +107,13 @@ def softmax_cross_entropy(y, targets, weights, classes, dy):
             added += lane_sum(_load_next(slope + j, left))
         target = targets[index]
         total += weight * (math.log(added) + (float(highest) - float(row[target])))
+        # Before it is rounded: a target that takes all of the probability has a gradient of 0.
+        slope_of_target = (float(slope[target]) - added) * (weight / added)
         scale = broadcast(row, weight / added)
         for j in range(0, classes, lanes):
             left = classes - j
             _store_next(_load_next(slope + j, left) * scale, slope + j, left)
-        slope[target] = slope[target] - weight
+        slope[target] = slope_of_target
     return total
 
 
