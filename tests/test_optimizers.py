@@ -292,7 +292,7 @@ def test_gradients_of_another_model_change_nothing(gradients, error):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("size", [0, 1, 5, 16, 100, 4096, 4097, 50_001])
+@pytest.mark.parametrize("size", [0, 1, 5, 16, 100, 1024, 1025, 50_001])
 def test_norm(size, dtype):
     gradients = random_parameters(0, dtype, {"a": (size,)})
     expected = np.linalg.norm(gradients.flat.astype("float64"))

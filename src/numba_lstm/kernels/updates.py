@@ -12,7 +12,7 @@ from ..simd.pointer import address
 from ..simd.vector import broadcast, fma, lane_sum, load, width
 
 # A norm's squares are added in the dtype over so many numbers, then in float64.
-_RUN = 4096
+_RUN = 1024
 
 
 @kernel
