@@ -14,7 +14,7 @@ from . import threads as threading_of_kernels
 from .initialization import Seed, fill_uniform, generator
 from .kernels import linear as kernels
 from .kernels.embedding import embedding_backward
-from .kernels.gemm import ROWS
+from .kernels.gemm import TILE_VECTORS
 from .kernels.panels import pack_matrix
 from .kernels.tables import BLOCK_TERMS, TASK_FEATURES
 from .layer import Layer
@@ -265,7 +265,7 @@ class Linear(Layer):
             self.parameters, packed_size(self.out_features, self.in_features), self._pack_backward
         )
         self._pool = WorkspacePool(self.parameters.dtype)
-        self._tile_size = ROWS * 4 * lanes
+        self._tile_size = TILE_VECTORS * lanes
         self._task_size = (TASK_FEATURES + BLOCK_TERMS) * 4 * lanes
         self._tape: Tape[_Rows] = Tape("Linear")
 

@@ -3,10 +3,18 @@
 import numba
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from numba_lstm.kernels.gemm import ROWS, Block, Terms, next_rows, outer_products, product
+from numba_lstm.kernels.gemm import (
+    ROWS,
+    TILE_VECTORS,
+    Block,
+    Terms,
+    next_rows,
+    outer_products,
+    product,
+)
 from numba_lstm.kernels.panels import pack_matrix
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
@@ -29,6 +37,11 @@ def run_product(first, second, rows, packed, columns, scratch, out):
     )
 
 
+# The last panel is two vectors wide and not full, for vectors of 256 and of 128 bits.
+@example(6, 3, 0, 12, np.float32, True)
+@example(6, 3, 0, 7, np.float64, True)
+@example(6, 3, 0, 7, np.float32, True)
+@example(6, 3, 0, 3, np.float64, True)
 @given(st.integers(1, 20), SIZES, st.integers(0, 9), SIZES, DTYPES, st.booleans())
 def test_product(rows, first, second, columns, dtype, started):
     random = np.random.default_rng(rows + 100 * first + columns)
@@ -42,7 +55,7 @@ def test_product(rows, first, second, columns, dtype, started):
     assert np.isfinite(packed).all()
     out = np.full((rows, columns + 3), np.nan, dtype)
     parts = [np.ascontiguousarray(values[:, :first]), np.ascontiguousarray(values[:, first:])]
-    scratch = np.empty(6 * 4 * lanes, dtype)
+    scratch = np.full((TILE_VECTORS + 1) * lanes, np.nan, dtype)
     run_product(*(p.reshape(-1) for p in parts), rows, packed, columns, scratch, out.reshape(-1))
     exact = values.astype(np.longdouble) @ matrix.astype(np.longdouble)
     if started:
@@ -50,6 +63,7 @@ def test_product(rows, first, second, columns, dtype, started):
     bound = (1 + terms) * np.finfo(dtype).eps * (1 + np.abs(values) @ np.abs(matrix)).max()
     assert np.abs(out[:, :columns] - exact).max() < bound
     assert np.isnan(out[:, columns:]).all()
+    assert np.isnan(scratch[-lanes:]).all()
     # A row's bits do not depend on the tile it stands in.
     alone = np.empty((1, columns + 3), dtype)
     last = [np.ascontiguousarray(p[-1]) for p in parts]

@@ -27,6 +27,8 @@ from ..simd.vector import load, store_first, width
 ROWS = cpu.tile_rows(4)
 ROWS_OF_PAIR = cpu.tile_rows(2)
 ROWS_OF_ONE = cpu.tile_rows(1)
+# Vectors of the largest of these: with 16 registers 6 x 2 is more than 2 x 4.
+TILE_VECTORS = max(ROWS * 4, ROWS_OF_PAIR * 2, ROWS_OF_ONE)
 
 
 @inlined
@@ -170,7 +172,7 @@ def product(rows, first, second, panels, columns, scratch, out, out_stride):
         width): the start of every sum, then the matrix. Padded with zeros; read.
     columns : int
     scratch : Pointer
-        One tile.
+        `TILE_VECTORS` vectors.
     out, out_stride : Pointer, int
         (rows, columns), row r at ``out[r * out_stride]``, assigned.
     """

@@ -7,7 +7,7 @@ from numba import prange
 from ..jit import device, kernel, parallel_kernel
 from ..simd.pointer import address
 from ..simd.vector import load_first, store, width
-from .gemm import ROWS, Block, Terms, outer_products, product
+from .gemm import TILE_VECTORS, Block, Terms, outer_products, product
 from .tables import BLOCK_TERMS, TASK_FEATURES
 from .workers import first_row
 
@@ -24,7 +24,7 @@ def _worker_product(values, rows, terms, packed, columns, out, scratches, worker
         Terms(0, source, 0),
         address(packed, 0),
         columns,
-        address(scratches, worker * ROWS * 4 * lanes),
+        address(scratches, worker * TILE_VECTORS * lanes),
         address(out, first * columns),
         columns,
     )
@@ -45,7 +45,7 @@ def linear_product(values, rows, terms, packed, columns, out, scratches, worker,
     out : array
         (rows, columns) flat, assigned.
     scratches : array
-        One tile for each worker.
+        `TILE_VECTORS` vectors for each worker.
     worker, workers : int
         Which share of the rows, of how many.
     """
