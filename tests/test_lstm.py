@@ -322,6 +322,25 @@ def test_nan_stays_in_its_row():
     assert np.isnan(y_nan[1:, 2]).all()
 
 
+@pytest.mark.parametrize("H", [4, 16, 20])
+def test_an_infinite_input_saturates_the_gates_and_nothing_else(H):
+    case = Case(4, 3, 7, H)
+    lstm = case.model()
+    x, h0, c0, dy, dh, dc = case.arrays()
+    x[1, 2, 3] = np.inf
+    y, _ = lstm.forward(x, (h0, c0))
+    dx, (dh0, dc0) = lstm.backward(dy, (dh, dc))
+    with np.errstate(invalid="ignore"):  # 0 times infinity, in the gradient of the weights
+        y_true, _, tape = reference.lstm_forward(x, (h0, c0), lstm.parameters)
+        dx_true, (dh0_true, dc0_true), _ = reference.lstm_backward(
+            tape, dy, (dh, dc), lstm.parameters
+        )
+    pairs = ((y, y_true), (dx, dx_true), (dh0, dh0_true), (dc0, dc0_true))
+    for actual, expected in pairs:
+        assert np.isfinite(expected).all()
+        assert reference.relative_error(actual, expected) < 1e-13
+
+
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_copies_have_configuration_and_parameters(clone):
     case = Case(5, 3, 7, 4, layers=2, bidirectional=True, bias=False, batch_first=True)

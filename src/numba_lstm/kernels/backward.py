@@ -13,13 +13,27 @@ from numba import prange
 
 from ..jit import device, inlined, kernel, parallel_kernel
 from ..simd.pointer import address
-from ..simd.vector import load, load_first, store, width
+from ..simd.vector import broadcast, load, load_first, store, store_first, width
 from .cell import cell_backward
 from .dropout import dropout
 from .forward import load_state, save_state, slot_after, slot_before
 from .gemm import Block, Terms, outer_products, product
 from .tables import BLOCK_TERMS, TASK_FEATURES
 from .workers import first_row
+
+
+@inlined
+def _store_units(vector, place, units):
+    """Store the lanes that are units, and zeros behind them.
+
+    An infinite input times the zeros of the padding leaves NaN there, which must not reach the
+    products.
+    """
+    if units >= width(place):
+        store(vector, place)
+    else:
+        store(broadcast(place, 0.0), place)
+        store_first(vector, place, units)
 
 
 @device
@@ -30,9 +44,9 @@ def _cell_step_back(cell, gates, c_before, c_after, dh, dc, dy, dy_row, has_dy, 
         for unit in range(0, cell.hidden, lanes):
             place = gates + (row * cell.gates_row + 4 * unit)
             state = row * cell.state_row + unit
+            units = cell.hidden - unit
             dh_after = load(dh + state)
             if has_dy:
-                units = cell.hidden - unit
                 source = dy + (row * dy_row + unit)
                 dh_after = dh_after + (
                     load(source) if units >= lanes else load_first(source, units)
@@ -47,11 +61,11 @@ def _cell_step_back(cell, gates, c_before, c_after, dh, dc, dy, dy_row, has_dy, 
                 dh_after,
                 load(dc + state),
             )
-            store(da_i, place)
-            store(da_f, place + lanes)
-            store(da_g, place + 2 * lanes)
-            store(da_o, place + 3 * lanes)
-            store(dc_before, dc + state)
+            _store_units(da_i, place, units)
+            _store_units(da_f, place + lanes, units)
+            _store_units(da_g, place + 2 * lanes, units)
+            _store_units(da_o, place + 3 * lanes, units)
+            _store_units(dc_before, dc + state, units)
 
 
 @inlined
