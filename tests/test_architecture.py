@@ -21,7 +21,7 @@ ORDER = re.findall(
     r"[\w.]+",
     """
     jit
-    simd.cpu simd.pointer simd.vector simd.tile
+    simd.cpu simd.pointer simd.vector simd.tile simd.mode
     kernels.tables kernels.workers kernels.activations kernels.gemm kernels.panels
     kernels.cell kernels.dropout kernels.forward kernels.backward
     kernels.linear kernels.embedding kernels.losses kernels.updates

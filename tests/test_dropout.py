@@ -16,12 +16,12 @@ def mask_of(lstm, T, B):
     H = lstm.config.hidden_size
     state = lstm.dropout_state
     lstm.forward(np.zeros((T, B, lstm.config.input_size)))
-    outputs = lstm._tape.read(lstm.parameters).layout.cells[0]["outputs"]
-    dropped = lstm._training_workspace.buffer[outputs : outputs + T * B * H].reshape(T, B, H)
-    dropped = dropped.copy()
     lstm.dropout_state = state
-    lstm.forward(np.zeros((T, B, lstm.config.input_size)), training=False)
-    whole = lstm._training_workspace.buffer[outputs : outputs + T * B * H].reshape(T, B, H)
+    layout = lstm._tape.read(lstm.parameters).layout
+    whole, dropped = (
+        lstm._training_workspace.buffer[place : place + T * B * H].reshape(T, B, H)
+        for place in (layout.cells[0]["outputs"], layout.cells[1]["source"])
+    )
     return dropped / whole
 
 

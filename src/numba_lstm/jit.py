@@ -86,9 +86,22 @@ def cache_folder() -> str | None:
     return None if folder is None else str(folder)
 
 
+def _for_any_number(dispatcher: Any) -> Any:
+    """Compile a function once for int64, not again for every number that a caller writes out."""
+    template = dispatcher.get_call_template
+
+    def without_literals(arguments: Any, keywords: Any) -> Any:
+        named = {name: numba.types.unliteral(kind) for name, kind in keywords.items()}
+        return template(tuple(map(numba.types.unliteral, arguments)), named)
+
+    dispatcher.get_call_template = without_literals
+    return dispatcher
+
+
 def inlined(function: Function) -> Function:
     """Compile a function that becomes part of every caller: its tiles must stay in registers."""
-    return cast(Function, numba.njit(forceinline=True, **_INTERNAL)(function))
+    compiled = numba.njit(forceinline=True, **_INTERNAL)(function)
+    return cast(Function, _for_any_number(compiled))
 
 
 def variants(function: Callable[..., Any]) -> Callable[[Function], Function]:
@@ -99,7 +112,12 @@ def variants(function: Callable[..., Any]) -> Callable[[Function], Function]:
 
 def device(function: Function) -> Function:
     """Compile a function that only kernels call; it is cached within them."""
-    return cast(Function, numba.njit(**_INTERNAL)(function))
+    return cast(Function, _for_any_number(numba.njit(**_INTERNAL)(function)))
+
+
+def spliced(function: Function) -> Function:
+    """Compile a function as text of its one caller, which saves compiling it by itself as well."""
+    return cast(Function, numba.njit(inline="always", **_INTERNAL)(function))
 
 
 def kernel(function: Function) -> Function:

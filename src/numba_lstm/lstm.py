@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .kernels import backward, forward
 from .kernels.panels import pack_cells, pack_products
+from .kernels.tables import CALL
 from .layer import Layer
 from .memory import flat
 from .packing import PackedWeights
@@ -26,11 +27,12 @@ from .validation import (
     FloatArray,
     boolean,
     describe_shape,
+    integer,
     real_array,
     require_output,
     require_shape,
 )
-from .workspace import Layout, Workspace, WorkspacePool, layout, packed_layout
+from .workspace import Layout, Workspace, WorkspacePool, layout, packed_layout, segment_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -67,12 +69,6 @@ class _Sequence:
         """Shape of h and c."""
         return (cells, self.B, hidden) if self.batched else (cells, hidden)
 
-    def strides(self, features: int) -> tuple[int, int]:
-        """Distances, in numbers, from step to step and from row to row."""
-        if self.batch_first:
-            return features, self.T * features
-        return self.B * features, features
-
 
 @dataclass(frozen=True)
 class _Saved:
@@ -80,13 +76,11 @@ class _Saved:
 
     sequence: _Sequence
     layout: Layout
-    call: NDArray[Any]
     workspace: FloatArray
 
 
-def _nothing(dtype: np.dtype[Any]) -> FloatArray:
-    """Return the array that stands for an argument which was left out."""
-    return np.empty(0, dtype)
+# What stands for an argument that was left out.
+_NOTHING = {name: np.empty(0, name) for name in ("float32", "float64")}
 
 
 def _refuse_overlap(
@@ -199,6 +193,7 @@ class LSTM(Layer):
         )
         self._pool = WorkspacePool(self.config.numpy_dtype)
         self._training_workspace = Workspace(self.config.numpy_dtype)
+        self._training_call = np.zeros(1, CALL)
         self._tape: Tape[_Saved] = Tape("LSTM")
 
     @property
@@ -243,7 +238,8 @@ class LSTM(Layer):
         """Validate a pair of states; arrays of size 0 stand for None."""
         dtype = self.config.numpy_dtype
         if state is None:
-            return _nothing(dtype), _nothing(dtype)
+            nothing = _NOTHING[self.config.dtype]
+            return nothing, nothing
         if not isinstance(state, (tuple, list)) or len(state) != 2:
             got = (
                 f"{len(state)} items" if isinstance(state, (tuple, list)) else type(state).__name__
@@ -281,17 +277,9 @@ class LSTM(Layer):
         _refuse_overlap("c of out", c, {"x": sequence.array, "h of hx": h0}, c0)
         return y, (h, c)
 
-    def _prepared(
-        self, sequence: _Sequence, *, training: bool, threads: int | None
-    ) -> tuple[Layout, NDArray[Any], int]:
-        """Lay out a call; returns its layout, its own copy of the call table and its threads."""
-        config = self.config
-        most = threading_of_kernels.resolve(self.threads if threads is None else threads)
-        plan = layout(config, sequence.T, sequence.B, training, most)
-        call = plan.call.copy()
-        call["x_step"], call["x_row"] = sequence.strides(config.input_size)
-        call["y_step"], call["y_row"] = sequence.strides(config.output_size)
-        return plan, call, most
+    def _threads(self, threads: int | None) -> int:
+        """Upper bound of threads of a call."""
+        return threading_of_kernels.resolve(self.threads if threads is None else threads)
 
     def _run(
         self,
@@ -305,7 +293,8 @@ class LSTM(Layer):
     ) -> None:
         """Run the forward kernel."""
         y, (h, c) = results
-        operations = self.config.operations(sequence.T, sequence.B)
+        steps = int(call["stop"][0] - call["start"][0])
+        operations = self.config.operations(steps, sequence.B)
         with self._forward_panels.borrow() as packed:
             arrays = (packed, sequence.array, *state, y, h, c, workspace)
             threading_of_kernels.share_out(
@@ -347,16 +336,24 @@ class LSTM(Layer):
         sequence = self._sequence(x)
         state = self._state("hx", hx, sequence)
         results = self._outputs(out, sequence, state)
-        plan, call, most = self._prepared(sequence, training=False, threads=threads)
+        most = self._threads(threads)
+        plan = layout(self.config, sequence.T, sequence.B, False, most)
         workspace = self._pool.borrow()
         try:
-            self._run(sequence, state, results, plan, call, workspace.reserve(plan.size), most)
+            buffer = workspace.reserve(plan.size)
+            self._run(sequence, state, results, plan, plan.call, buffer, most)
         finally:
             self._pool.give_back(workspace)
         return results
 
     def forward(
-        self, x: Any, hx: Any = None, *, training: bool = True, threads: int | None = None
+        self,
+        x: Any,
+        hx: Any = None,
+        *,
+        training: bool = True,
+        checkpoint: int | Literal["auto"] | None = None,
+        threads: int | None = None,
     ) -> tuple[FloatArray, State]:
         """Run the model and keep what `backward` needs.
 
@@ -368,6 +365,12 @@ class LSTM(Layer):
             States before; zeros by default.
         training : bool
             Whether dropout is active. Without dropout the result has the bits of inference.
+        checkpoint : int or "auto", optional
+            Keep the state every so many steps only, and compute again what lies between them when
+            `backward` comes by (Gruslys et al. 2016): less memory for a forward pass more, and the
+            same bits. The number is rounded up to whole blocks of the sums of weight gradients;
+            "auto" is about the root of T. A bidirectional model keeps the outputs of its layers,
+            too.
         threads : int, optional
             Upper bound of threads for this call.
 
@@ -388,8 +391,12 @@ class LSTM(Layer):
         active = boolean("training", training)
         sequence = self._sequence(x)
         state = self._state("hx", hx, sequence)
-        plan, call, most = self._prepared(sequence, training=True, threads=threads)
+        segment = segment_steps(checkpoint, sequence.T, sequence.B)
+        most = self._threads(threads)
+        plan = layout(self.config, sequence.T, sequence.B, True, most, segment)
         with self._tape.alone():
+            call = self._training_call
+            call[:] = plan.call
             if active and self.config.dropout > 0:
                 call["dropped"] = int(self.config.dropout * 2**53)
                 call["seed"] = self._dropout_seed
@@ -398,8 +405,10 @@ class LSTM(Layer):
             results = self._outputs(None, sequence, state)
             workspace = self._training_workspace.reserve(plan.size)
             self._tape.clear()
-            self._run(sequence, state, results, plan, call, workspace, most)
-            self._tape.record(_Saved(sequence, plan, call, workspace), self.parameters)
+            for piece in plan.pieces:
+                piece.select(call)
+                self._run(sequence, state, results, plan, call, workspace, most)
+            self._tape.record(_Saved(sequence, plan, workspace), self.parameters)
         return results
 
     def backward(
@@ -439,17 +448,18 @@ class LSTM(Layer):
             changed in between, or if another thread is in `forward` or `backward` of this model.
         """
         wanted = boolean("input_gradient", input_gradient)
-        most = threading_of_kernels.resolve(self.threads if threads is None else threads)
+        most = self._threads(threads)
         with self._tape.alone():
             saved = self._tape.read(self.parameters)
             config, sequence = self.config, saved.sequence
             dtype = config.numpy_dtype
-            dy_array = _nothing(dtype)
+            nothing = _NOTHING[config.dtype]
+            dy_array = nothing
             if dy is not None:
                 dy_array = real_array("dy", dy, dtype)
                 require_shape("dy", dy_array, sequence.shape(config.output_size), "as y")
             dstate = self._state("dhx", dhx, sequence)
-            dx = np.empty(sequence.array.shape, dtype) if wanted else _nothing(dtype)
+            dx = np.empty(sequence.array.shape, dtype) if wanted else nothing
             shape = sequence.state_shape(config.cells, config.hidden_size)
             dh0, dc0 = np.empty(shape, dtype), np.empty(shape, dtype)
             self._tape.clear()
@@ -459,28 +469,44 @@ class LSTM(Layer):
     def _run_back(
         self, saved: _Saved, arrays: tuple[FloatArray, ...], input_gradient: bool, threads: int
     ) -> None:
-        """Run the backward kernels."""
-        sequence, cells = saved.sequence, saved.layout.cells
-        operations = self.config.operations(sequence.T, sequence.B)
-        saved.call["input_gradient"] = input_gradient
-        threads = min(threads, saved.layout.workers)
+        """Run the backward kernels, piece by piece from the end."""
+        sequence, plan = saved.sequence, saved.layout
+        call, cells = self._training_call, plan.cells
+        call["input_gradient"] = input_gradient
+        threads = min(threads, plan.workers)
         workspace = flat(saved.workspace)
-        with self._backward_panels.borrow() as packed:
-            threading_of_kernels.share_out(
-                backward.lstm_backward,
-                backward.lstm_backward_parallel,
-                (saved.call, cells, flat(packed), *map(flat, arrays), workspace),
-                row_workers(threads, sequence.B, operations),
-            )
-        with self.gradients.edit():
-            threading_of_kernels.share_out(
-                backward.lstm_gradients,
-                backward.lstm_gradients_parallel,
-                (saved.call, cells, flat(sequence.array), self.gradients._writable, workspace),
-                task_workers(threads, operations),
-            )
+        nothing = _NOTHING[self.config.dtype]
+        for piece in plan.pieces_back:
+            piece.select(call)
+            if len(plan.pieces) > 1:
+                call["recomputed"] = 1
+                nowhere = (nothing, (nothing, nothing))
+                state = (nothing, nothing)
+                self._run(sequence, state, nowhere, plan, call, saved.workspace, threads)
+            operations = self.config.operations(piece.stop - piece.start, sequence.B)
+            with self._backward_panels.borrow() as packed:
+                threading_of_kernels.share_out(
+                    backward.lstm_backward,
+                    backward.lstm_backward_parallel,
+                    (call, cells, flat(packed), *map(flat, arrays), workspace),
+                    row_workers(threads, sequence.B, operations),
+                )
+            with self.gradients.edit():
+                threading_of_kernels.share_out(
+                    backward.lstm_gradients,
+                    backward.lstm_gradients_parallel,
+                    (call, cells, flat(sequence.array), self.gradients._writable, workspace),
+                    task_workers(threads, operations),
+                )
 
-    def workspace_nbytes(self, T: int, B: int, *, training: bool = False) -> int:
+    def workspace_nbytes(
+        self,
+        T: int,
+        B: int,
+        *,
+        training: bool = False,
+        checkpoint: int | Literal["auto"] | None = None,
+    ) -> int:
         """Bytes of working memory that a call needs, besides its results and the packed weights.
 
         Parameters
@@ -489,13 +515,22 @@ class LSTM(Layer):
             Steps and batch.
         training : bool
             For `forward` and `backward` instead of inference.
+        checkpoint : int or "auto", optional
+            As for `forward`.
 
         Returns
         -------
         int
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range.
         """
-        most = threading_of_kernels.resolve(self.threads)
-        plan = layout(self.config, T, B, training, most)
+        steps, batch = integer("T", T, least=0), integer("B", B, least=0)
+        segment = segment_steps(checkpoint, steps, batch)
+        kept = boolean("training", training)
+        plan = layout(self.config, steps, batch, kept, self._threads(None), segment if kept else 0)
         return plan.size * self.config.numpy_dtype.itemsize
 
     # State dictionaries, with PyTorch's names.

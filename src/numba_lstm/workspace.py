@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import LSTMConfig
-from .kernels.gemm import ROWS
-from .kernels.tables import CALL, CELL, TASK_FEATURES
+from .kernels.gemm import ROWS, TILE_VECTORS
+from .kernels.tables import BLOCK_TERMS, CALL, CELL
 from .memory import CACHE_LINE, aligned_empty
 from .simd import cpu
-from .validation import FloatArray
+from .validation import FloatArray, integer
 
 # Rows whose distance is a multiple of this fall into the same sets of the L1 cache.
 _ALIASING_BYTES = 4096
+# A worker with no more rows than this projects its inputs ahead, so many steps at most at once.
+_ROWS_AHEAD = 5
+_LONGEST_CHUNK = 96
 
 
 def _up(count: int, multiple: int) -> int:
@@ -93,7 +96,6 @@ def packed_layout(config: LSTMConfig) -> PackedLayout:
         cell["hidden"] = H
         cell["reverse"] = index % D
         cell["state_row"] = _row_stride(padded, itemsize)
-        cell["gates_row"] = _row_stride(4 * padded, itemsize)
         cell["weight_ih"] = places[f"weight_ih_{suffix}"]
         cell["weight_hh"] = places[f"weight_hh_{suffix}"]
         cell["bias"] = places.get(f"bias_{suffix}", -1)
@@ -106,28 +108,155 @@ def packed_layout(config: LSTMConfig) -> PackedLayout:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Layers, directions and steps that the kernels run through at once when they train.
+
+    Attributes
+    ----------
+    layers, directions : tuple of (int, int)
+        First, and the one behind the last.
+    start, stop : int
+        First step, and the one behind the last.
+    segment : int
+        Number of these steps among the segments of the sequence.
+    """
+
+    layers: tuple[int, int]
+    directions: tuple[int, int]
+    start: int
+    stop: int
+    segment: int
+
+    def select(self, call: NDArray[Any]) -> None:
+        """Make this piece the one that a call runs."""
+        call["first_layer"], call["last_layer"] = self.layers
+        call["first_direction"], call["last_direction"] = self.directions
+        call["start"], call["stop"], call["segment"] = self.start, self.stop, self.segment
+        # Both ends of a bidirectional layer begin with one of its outputs: all of them are held.
+        call["held"] = self.start if call["directions"] == 1 else 0
+
+
+def _pieces(config: LSTMConfig, T: int, segment: int) -> tuple[Piece, ...]:
+    """Pieces of a sequence, in the order of the forward pass."""
+    D, L = config.directions, config.num_layers
+    starts = range(0, T, segment) if segment else ()
+    if len(starts) <= 1:
+        return (Piece((0, L), (0, D), 0, T, 0),)
+    # The second direction of a layer runs the other way, and both must end before the next layer.
+    layers = [(0, L)] if D == 1 else [(layer, layer + 1) for layer in range(L)]
+    return tuple(
+        Piece(some, (direction, direction + 1), start, min(T, start + segment), number)
+        for some in layers
+        for direction in range(D)
+        for number, start in list(enumerate(starts))[:: -1 if direction else 1]
+    )
+
+
+def segment_steps(checkpoint: Any, T: int, B: int) -> int:
+    """Steps between two states that are kept, 0 for all in one.
+
+    Parameters
+    ----------
+    checkpoint : int, "auto" or None
+        Wish of the user.
+    T, B : int
+
+    Returns
+    -------
+    int
+        A multiple of the steps of a block of weight gradients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the wish is another, or below 1.
+    """
+    if checkpoint is None:
+        return 0
+    if isinstance(checkpoint, str):
+        if checkpoint != "auto":
+            raise ValueError(f'checkpoint must be an integer, "auto" or None; got {checkpoint!r}')
+        wish = max(1, math.isqrt(T))
+    else:
+        wish = integer("checkpoint", checkpoint, least=1)
+    block = max(1, BLOCK_TERMS // max(1, B))
+    return _up(wish, block)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where everything stands that one call needs.
 
     Attributes
     ----------
     call : (1,) array of CALL
-        A template: each call fills in its own strides and dropout.
+        Sizes and places; a training call changes a copy.
     cells : array of CELL
     size : int
         Numbers in the workspace.
     workers : int
         Largest number of workers that have a scratch.
+    pieces : tuple of Piece
+        What training runs through at once, in the order of the forward pass.
     """
 
     call: NDArray[Any]
     cells: NDArray[Any]
     size: int
     workers: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def pieces_back(self) -> list[Piece]:
+        """The same for the backward pass: from the end, but the first direction before the second.
+
+        A sum over both directions has one order, however the sequence is cut.
+        """
+
+        def place(piece: Piece) -> tuple[int, int, int]:
+            direction = piece.directions[0]
+            return -piece.layers[0], direction, piece.segment if direction else -piece.segment
+
+        return sorted(self.pieces, key=place)
+
+
+def _strides(config: LSTMConfig, T: int, B: int, features: int) -> tuple[int, int]:
+    """Distances, in numbers, from step to step and from row to row; B is 1 without a batch."""
+    if config.batch_first:
+        return features, T * features
+    return B * features, features
+
+
+def _steps_ahead(config: LSTMConfig, steps: int, rows: int) -> int:
+    """Steps whose inputs are projected ahead of the recurrence, 0 for none.
+
+    A tile of few rows waits for the weights: taking several steps as its rows, where that is
+    possible, reads the inputs' weights once for all of them. The sums wait in the place of the
+    gates until the recurrence comes by, so a chunk of them should stay in half of the L2 cache.
+    """
+    if rows > _ROWS_AHEAD or steps < 2 * ROWS:
+        return 0
+    _, level2, _ = cpu.cache_sizes()
+    step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
+    chunk = min(steps, _LONGEST_CHUNK, max(2 * ROWS, level2 // 2 // max(1, step_bytes)))
+    return chunk // ROWS * ROWS
+
+
+def _steps_of_input_gradient(config: LSTMConfig, rows: int) -> int:
+    """Steps whose dgates pass through the weights of one panel before the next: a quarter of L2.
+
+    With all steps at once every panel fetches all dgates from memory again: 75 instead of 105
+    GFLOP/s at T35 B20 I650 H650. Steps of few rows are the rows of a tile, and must fill it.
+    """
+    _, level2, _ = cpu.cache_sizes()
+    step_bytes = 4 * config.hidden_size * rows * config.directions * config.numpy_dtype.itemsize
+    return max(1 if rows >= ROWS else 4 * ROWS, level2 // 4 // max(1, step_bytes))
 
 
 @functools.lru_cache(maxsize=256)
-def layout(config: LSTMConfig, T: int, B: int, training: bool, workers: int) -> Layout:
+def layout(
+    config: LSTMConfig, T: int, B: int, training: bool, workers: int, segment: int = 0
+) -> Layout:
     """Lay out the workspace of a call.
 
     Parameters
@@ -139,6 +268,9 @@ def layout(config: LSTMConfig, T: int, B: int, training: bool, workers: int) -> 
         Whether what backward needs is kept.
     workers : int
         Largest number of workers, each with a scratch of its own.
+    segment : int
+        Steps that backward goes through at once, restoring what it needs from the state before
+        them; 0 keeps everything of all steps.
 
     Returns
     -------
@@ -147,33 +279,65 @@ def layout(config: LSTMConfig, T: int, B: int, training: bool, workers: int) -> 
     itemsize = config.numpy_dtype.itemsize
     W = cpu.lanes(itemsize)
     D, L = config.directions, config.num_layers
+    pieces = _pieces(config, T, segment)
+    checkpointed = len(pieces) > 1
+    steps = segment if checkpointed else T
     places = _Places(itemsize)
     call = np.zeros(1, CALL)
     sizes = call[0]
     sizes["steps"], sizes["batch"], sizes["layers"], sizes["directions"] = T, B, L, D
+    sizes["x_step"], sizes["x_row"] = _strides(config, T, B, config.input_size)
+    sizes["y_step"], sizes["y_row"] = _strides(config, T, B, config.output_size)
+    sizes["last_layer"], sizes["last_direction"], sizes["stop"] = L, D, T
     sizes["training"] = training
-    sizes["h_slots"] = T + 1 if training else 2
-    sizes["c_slots"] = T + 1 if training else 1
-    # A tile, or the sums of a task of weight gradients and a row for the constant 1.
-    scratch_rows = 1 + TASK_FEATURES if training else ROWS
-    sizes["scratch_size"] = scratch_rows * 4 * W
+    sizes["ahead"] = _steps_ahead(config, steps, -(-B // workers))
+    sizes["gate_steps"] = steps if training else sizes["ahead"]
+    sizes["dx_steps"] = _steps_of_input_gradient(config, -(-B // workers))
+    sizes["scratch_size"] = TILE_VECTORS * W
     sizes["scratch"] = places.take(workers, int(sizes["scratch_size"]))
+    panels = -(-config.hidden_size // W)
+    # An odd number of cache lines spreads the panels over the sets of a cache.
+    gates_panel = int(sizes["gate_steps"]) * B * 4 * W + CACHE_LINE // itemsize
+    # Both ends of a bidirectional layer begin with one of the outputs: they are kept whole.
+    kept = T if D == 2 else steps
+    outputs_size = B * config.output_size
+    doutputs = []
+    if training and L > 1:
+        # One direction after the other reads the upper layer's when it is checkpointed.
+        count = 2 if D == 2 and checkpointed else 1
+        doutputs = [places.take(kept, outputs_size) for _ in range(count)]
     cells = packed_layout(config).cells.copy()
     for index, cell in enumerate(cells):
-        state_row = int(cell["state_row"])
-        cell["h"] = places.take(int(sizes["h_slots"]), B, state_row)
-        cell["c"] = places.take(int(sizes["c_slots"]), B, state_row)
+        layer, direction = divmod(index, D)
+        below = cells[(layer - 1) * D]
+        state = B * int(cell["state_row"])
+        cell["gates_panel"] = gates_panel
+        cell["gates"] = places.take(panels, gates_panel)
         if training:
-            cell["gates"] = places.take(T, B, int(cell["gates_row"]))
-            cell["dh"] = places.take(B, state_row)
-            cell["dc"] = places.take(B, state_row)
-        if index < (L - 1) * D:
-            if index % D == 0:
-                outputs = places.take(T, B, config.output_size)
-            cell["outputs"] = outputs
-    if training and L > 1:
-        sizes["doutputs"] = places.take(T, B, config.output_size)
-    return Layout(call, cells, places.size, workers)
+            cell["c"] = places.take(steps + 1, state)
+            cell["marks"] = places.take(-(-T // max(1, steps)) or 1, 2, state)
+            cell["dh"] = places.take(state)
+            cell["dc"] = places.take(state)
+            cell["partial"] = places.take(
+                panels, 1 + int(cell["inputs"]) + config.hidden_size, 4, W
+            )
+        else:
+            cell["h"] = places.take(2, state)
+            cell["c"] = places.take(state)
+        if direction == 1:
+            for shared in ("outputs", "doutputs", "source"):
+                cell[shared] = cells[index - 1][shared]
+            continue
+        if training:
+            cell["outputs"] = places.take(kept + 2, outputs_size) + outputs_size
+        elif layer < L - 1:
+            cell["outputs"] = places.take(T, outputs_size)
+        if doutputs:
+            cell["doutputs"] = doutputs[layer % len(doutputs)]
+        if layer > 0:
+            copied = training and config.dropout > 0
+            cell["source"] = places.take(kept, outputs_size) if copied else below["outputs"]
+    return Layout(call, cells, places.size, workers, pieces)
 
 
 class Workspace:

@@ -10,9 +10,11 @@ from numba_lstm.kernels.gemm import (
     ROWS,
     TILE_VECTORS,
     Block,
+    Place,
     Terms,
     next_rows,
     outer_products,
+    panels_product,
     product,
 )
 from numba_lstm.kernels.panels import pack_matrix
@@ -24,51 +26,119 @@ SIZES = st.sampled_from([1, 2, 3, 7, 16, 17, 40, 64, 65, 130])
 
 
 @numba.njit
-def run_product(first, second, rows, packed, columns, scratch, out):
+def run_product(first, second, runs, blocks, rows, packed, columns, continued, scratch, out):
+    """Both parts are (runs, blocks, rows, terms of a run)."""
+    parts = []
+    for part in (first, second):
+        run = part.size // (runs * blocks * rows)
+        parts.append(Terms(runs, run, blocks * rows * run, address(part, 0), rows * run, run))
+    terms = (first.size + second.size) // (blocks * rows)
+    stride = columns + 3
     product(
+        blocks,
         rows,
-        Terms(first.size // rows, address(first, 0), first.size // rows),
-        Terms(second.size // rows, address(second, 0), second.size // rows),
+        parts[0],
+        parts[1],
         address(packed, 0),
+        1 + terms,
+        0,
         columns,
+        continued,
         address(scratch, 0),
-        address(out, 0),
-        columns + 3,
+        Place(address(out, 0), rows * stride, stride, 0),
     )
 
 
+def in_runs(values, runs):
+    """(blocks, rows, terms) values as (runs, blocks, rows, terms of a run), flat."""
+    blocks, rows, terms = values.shape
+    apart = values.reshape(blocks, rows, runs, terms // runs).transpose(2, 0, 1, 3)
+    return np.ascontiguousarray(apart).reshape(-1)
+
+
 # The last panel is two vectors wide and not full, for vectors of 256 and of 128 bits.
-@example(6, 3, 0, 12, np.float32, True)
-@example(6, 3, 0, 7, np.float64, True)
-@example(6, 3, 0, 7, np.float32, True)
-@example(6, 3, 0, 3, np.float64, True)
-@given(st.integers(1, 20), SIZES, st.integers(0, 9), SIZES, DTYPES, st.booleans())
-def test_product(rows, first, second, columns, dtype, started):
+@example(1, 6, 1, 3, 0, 12, np.float32, "start")
+@example(1, 6, 1, 3, 0, 7, np.float64, "start")
+@example(2, 6, 2, 3, 0, 7, np.float32, "zero")
+@example(1, 1, 1, 3, 4, 130, np.float32, "continued")
+@example(1, 6, 3, 3, 2, 3, np.float64, "continued")
+@given(
+    st.integers(1, 3),
+    st.integers(1, 20),
+    st.integers(1, 3),
+    SIZES,
+    st.integers(0, 9),
+    SIZES,
+    DTYPES,
+    st.sampled_from(["zero", "start", "continued"]),
+)
+def test_product(blocks, rows, runs, first, second, columns, dtype, begin):
     random = np.random.default_rng(rows + 100 * first + columns)
     lanes = cpu.lanes(np.dtype(dtype).itemsize)
+    first, second = first * runs, second * runs
     terms = first + second
-    values = random.standard_normal((rows, terms)).astype(dtype)
+    values = random.standard_normal((blocks, rows, terms)).astype(dtype)
     matrix = random.standard_normal((terms, columns)).astype(dtype)
-    start = random.standard_normal(columns if started else 0).astype(dtype)
+    start = random.standard_normal(columns if begin == "start" else 0).astype(dtype)
     packed = np.full((1 + terms) * -(-columns // lanes) * lanes, np.nan, dtype)
     pack_matrix(matrix.reshape(-1), terms, columns, columns, 1, start, packed)
     assert np.isfinite(packed).all()
-    out = np.full((rows, columns + 3), np.nan, dtype)
-    parts = [np.ascontiguousarray(values[:, :first]), np.ascontiguousarray(values[:, first:])]
-    scratch = np.full((TILE_VECTORS + 1) * lanes, np.nan, dtype)
-    run_product(*(p.reshape(-1) for p in parts), rows, packed, columns, scratch, out.reshape(-1))
+    before = random.standard_normal((blocks, rows, columns + 3)).astype(dtype)
+    continued = begin == "continued"
+
+    def result(values, before):
+        out = before.copy()
+        parts = [in_runs(values[..., :first], runs), in_runs(values[..., first:], runs)]
+        scratch = np.full((TILE_VECTORS + 1) * lanes, np.nan, dtype)
+        sizes = (runs, *values.shape[:2])
+        run_product(*parts, *sizes, packed, columns, continued, scratch, out.reshape(-1))
+        assert np.isnan(scratch[-lanes:]).all()
+        return out
+
+    out = result(values, before)
     exact = values.astype(np.longdouble) @ matrix.astype(np.longdouble)
-    if started:
+    if begin == "start":
         exact += start
-    bound = (1 + terms) * np.finfo(dtype).eps * (1 + np.abs(values) @ np.abs(matrix)).max()
-    assert np.abs(out[:, :columns] - exact).max() < bound
-    assert np.isnan(out[:, columns:]).all()
-    assert np.isnan(scratch[-lanes:]).all()
+    if continued:
+        exact += before[..., :columns]
+    bound = (1 + terms) * np.finfo(dtype).eps * (4 + np.abs(values) @ np.abs(matrix)).max()
+    assert np.abs(out[..., :columns] - exact).max() < bound
+    np.testing.assert_array_equal(out[..., columns:], before[..., columns:])
     # A row's bits do not depend on the tile it stands in.
-    alone = np.empty((1, columns + 3), dtype)
-    last = [np.ascontiguousarray(p[-1]) for p in parts]
-    run_product(*last, 1, packed, columns, scratch, alone.reshape(-1))
-    assert np.array_equal(alone[0, :columns], out[-1, :columns])
+    alone = result(values[-1:, -1:], before[-1:, -1:])
+    np.testing.assert_array_equal(alone[0, 0], out[-1, -1])
+
+
+@numba.njit
+def run_panels_product(values, rows, packed, panels, out):
+    lanes = packed.size // panels
+    terms = values.size // rows
+    across = lanes // (1 + terms)
+    panels_product(
+        1,
+        rows,
+        Terms(1, terms, 0, address(values, 0), 0, terms),
+        address(packed, 0),
+        1 + terms,
+        panels,
+        Place(address(out, 0), 0, across, rows * across),
+    )
+
+
+@given(st.integers(1, 14), SIZES, st.integers(1, 9), DTYPES)
+def test_panels_product(rows, terms, panels, dtype):
+    random = np.random.default_rng(rows + 100 * terms)
+    across = 4 * cpu.lanes(np.dtype(dtype).itemsize)
+    values = random.standard_normal((rows, terms)).astype(dtype)
+    packed = random.standard_normal((panels, 1 + terms, across)).astype(dtype)
+    out = np.full((panels, rows, across), np.nan, dtype)
+    run_panels_product(values.reshape(-1), rows, packed.reshape(-1), panels, out.reshape(-1))
+    exact = packed[:, :1] + values.astype(np.longdouble) @ packed[:, 1:].astype(np.longdouble)
+    bound = (1 + terms) * np.finfo(dtype).eps * (4 + np.abs(values) @ np.abs(packed[:, 1:])).max()
+    assert np.abs(out - exact).max() < bound
+    alone = np.empty((panels, 1, across), dtype)
+    run_panels_product(values[-1].copy(), 1, packed.reshape(-1), panels, alone.reshape(-1))
+    np.testing.assert_array_equal(alone[:, 0], out[:, -1])
 
 
 @numba.njit

@@ -7,10 +7,10 @@ import numba
 import numpy as np
 import pytest
 
-from numba_lstm.kernels.gemm import accumulate
+from numba_lstm.kernels.gemm import Place, Terms, _tile_sum
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
-from numba_lstm.simd.tile import tile_store, tile_width, tile_zeros
+from numba_lstm.simd.tile import tile_zeros
 
 pytestmark = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64") or "fma" not in cpu.cpu_features(),
@@ -35,16 +35,14 @@ def product_loop(rows, vectors, dtype):
     """The one loop with multiply-adds of a kernel that sums a product into a tile."""
 
     @numba.njit
-    def product(values, row_stride, steps, weights, out):
+    def product(values, row_stride, steps, weights, panel, out):
         start = address(weights, 0)
-        tile = tile_zeros(rows, vectors, start)
-        panel_width = tile_width(tile)
-        terms = address(values, 0)
-        tile = accumulate(tile, steps, terms, row_stride, 1, start, panel_width)
-        tile_store(tile, address(out, 0), panel_width)
+        terms = Terms(steps, steps, steps, address(values, 0), 0, row_stride)
+        place = Place(address(out, 0), 0, row_stride, panel)
+        _tile_sum(tile_zeros(rows, vectors, start), start, False, terms, terms, start, panel, place)
 
     array = numba.types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
-    product.compile((array, numba.int64, numba.int64, array, array))
+    product.compile((array, numba.int64, numba.int64, array, numba.int64, array))
     (assembly,) = product.inspect_asm().values()
     (loop,) = (body for body in innermost_loops(assembly) if any("vfmadd" in i for i in body))
     return loop

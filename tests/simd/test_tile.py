@@ -10,17 +10,18 @@ import pytest
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
 from numba_lstm.simd.tile import (
+    PANEL_VECTORS,
     keep_loop,
+    panel_width,
     tile_accumulate,
+    tile_load,
     tile_rank1,
-    tile_repeat,
     tile_store,
-    tile_width,
     tile_without_last_row,
     tile_zeros,
 )
 
-SHAPES = [(2, 1), (3, 2), (6, 4)]
+SHAPES = [(2, 1), (3, 2), (6, 4), (2, 8), (2, 16)]
 
 
 @functools.cache
@@ -29,20 +30,25 @@ def operations(rows, vectors):
 
     @numba.njit
     def run(weights, values, value_stride, step_stride, steps, outs, stride):
-        zeros, repeated, shorter, product, sums = outs
+        zeros, repeated, loaded, shorter, product, sums = outs
         start = address(weights, 0)
         empty = tile_zeros(rows, vectors, start)
-        tile_store(empty, address(zeros, 0), stride)
-        tile = tile_repeat(rows, vectors, start)
-        tile_store(tile, address(repeated, 0), stride)
-        tile_store(tile_without_last_row(tile), address(shorter, 0), stride)
+        # Weights stand panel by panel, each with a row for the start and for every step.
+        across = panel_width(empty)
+        panel = (1 + steps) * across
+        tile_store(empty, address(zeros, 0), stride, across)
+        tile = tile_load(empty, start, 0, panel)
+        tile_store(tile, address(repeated, 0), stride, across)
+        again = tile_load(empty, address(sums, 0), stride, across)
+        tile_store(again, address(loaded, 0), stride, across)
+        tile_store(tile_without_last_row(tile), address(shorter, 0), stride, across)
         for step in range(steps):
             keep_loop()
-            terms = address(weights, (1 + step) * tile_width(tile))
-            tile = tile_rank1(tile, terms, address(values, step * step_stride), value_stride)
-        tile_store(tile, address(product, 0), stride)
-        tile_accumulate(tile, address(sums, 0), stride)
-        return tile_width(tile)
+            terms = address(weights, (1 + step) * across)
+            tile = tile_rank1(tile, terms, panel, address(values, step * step_stride), value_stride)
+        tile_store(tile, address(product, 0), stride, across)
+        tile_accumulate(tile, address(sums, 0), stride, across)
+        return across
 
     return run
 
@@ -64,21 +70,28 @@ class Results:
         self.rows, self.columns = rows, vectors * cpu.lanes(np.dtype(dtype).itemsize)
         self.weights = numbers(random, 1 + self.STEPS, self.columns).astype(dtype)
         self.values = numbers(random, self.STEPS, rows).astype(dtype)
-        outs = np.full((5, rows, self.columns + self.GAP), self.UNTOUCHED, dtype)
+        outs = np.full((6, rows, self.columns + self.GAP), self.UNTOUCHED, dtype)
         self.before = numbers(random, rows, self.columns).astype(dtype)
-        outs[4, :, : self.columns] = self.before
+        outs[5, :, : self.columns] = self.before
         # Values of a step lie a stride of 2 apart, the steps 2 * rows.
         spread = np.repeat(self.values.ravel(), 2)
         spread[1::2] = np.nan
         flat = tuple(out.reshape(-1) for out in outs)
         stride = self.columns + self.GAP
-        self.width = operations(rows, vectors)(
-            self.weights.ravel(), spread, 2, 2 * rows, self.STEPS, flat, stride
+        panels = max(1, vectors // PANEL_VECTORS)
+        packed = self.weights.reshape(1 + self.STEPS, panels, -1).swapaxes(0, 1)
+        self.width = panels * operations(rows, vectors)(
+            packed.ravel(), spread, 2, 2 * rows, self.STEPS, flat, stride
         )
         self.gaps = outs[:, :, self.columns :]
-        self.zeros, self.repeated, self.shorter, self.product, self.sums = outs[
-            :, :, : self.columns
-        ]
+        (
+            self.zeros,
+            self.repeated,
+            self.loaded,
+            self.shorter,
+            self.product,
+            self.sums,
+        ) = outs[:, :, : self.columns]
 
 
 @pytest.fixture(scope="module", params=[np.float32, np.float64])
@@ -103,6 +116,10 @@ def test_repeat(results):
     np.testing.assert_array_equal(
         results.repeated, np.broadcast_to(results.weights[0], results.repeated.shape)
     )
+
+
+def test_load(results):
+    np.testing.assert_array_equal(results.loaded, results.before)
 
 
 def test_without_last_row(results):
@@ -137,12 +154,12 @@ def test_a_tile_keeps_its_last_row(dtype):
 
 @numba.njit
 def run_on_one_row(array):
-    tile_store(tile_without_last_row(tile_zeros(1, 1, address(array, 0))), address(array, 0), 0)
+    tile_store(tile_without_last_row(tile_zeros(1, 1, address(array, 0))), address(array, 0), 0, 0)
 
 
 @numba.njit
 def run_with_variable_rows(array, rows):
-    tile_store(tile_zeros(rows, 1, address(array, 0)), address(array, 0), 0)
+    tile_store(tile_zeros(rows, 1, address(array, 0)), address(array, 0), 0, 0)
 
 
 def test_the_shape_must_be_known_to_the_compiler(dtype):

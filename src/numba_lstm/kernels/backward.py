@@ -1,24 +1,37 @@
 """Back-propagation through time (Werbos 1990; Greff et al. 2017, section II.B).
 
-Two parts. In the first a worker takes its rows of the batch back through all layers and steps:
-gates become dgates in place, and dx follows from them. In the second the workers share out the
-weight gradients, each of which is a sum over all steps and rows. Its terms (t, row) are summed in
-blocks, each from zero, and the blocks are added from the last to the first; where a block begins
-depends on T, B and t alone, so the bits do not depend on the number of workers.
+Two parts. In the first a worker takes its rows of the batch back through layers and steps: gates
+become dgates in place, and dx follows from them. In the second the workers share out the weight
+gradients, each of which is a sum over all steps and rows. Its terms (t, row) are summed in blocks,
+each from zero, and the blocks are added up in the order in which the first part comes by; where a
+block begins depends on T, B and t alone, so the bits do not depend on the number of workers, nor on
+the pieces in which the sequence is gone through.
 """
 
 from __future__ import annotations
 
 from numba import prange
 
-from ..jit import device, inlined, kernel, parallel_kernel
-from ..simd.pointer import address
+from ..jit import device, inlined, kernel, parallel_kernel, spliced
+from ..simd.mode import enter_default_mode, restore_mode
+from ..simd.pointer import address, prefetch
+from ..simd.tile import keep_loop
 from ..simd.vector import broadcast, load, load_first, store, store_first, width
 from .cell import cell_backward
 from .dropout import dropout
-from .forward import load_state, save_state, slot_after, slot_before
-from .gemm import Block, Terms, outer_products, product
-from .tables import BLOCK_TERMS, TASK_FEATURES
+from .forward import (
+    kept_cell_state,
+    kept_gates,
+    kept_hidden,
+    load_state,
+    outputs_row,
+    panels_of,
+    save_state,
+    source_of_layer,
+    step_at,
+)
+from .gemm import ROWS, Block, Place, Terms, outer_products, product
+from .tables import BLOCK_TERMS, FLOATS_OF_LINE, TASK_FEATURES
 from .workers import first_row
 
 
@@ -40,11 +53,12 @@ def _store_units(vector, place, units):
 def _cell_step_back(cell, gates, c_before, c_after, dh, dc, dy, dy_row, has_dy, rows):
     """Gates to dgates for one step of the rows that the pointers stand at the first of."""
     lanes = width(gates)
-    for row in range(rows):
-        for unit in range(0, cell.hidden, lanes):
-            place = gates + (row * cell.gates_row + 4 * unit)
+    for panel in range(panels_of(cell, lanes)):
+        unit = panel * lanes
+        units = cell.hidden - unit
+        for row in range(rows):
+            place = gates + (panel * cell.gates_panel + row * 4 * lanes)
             state = row * cell.state_row + unit
-            units = cell.hidden - unit
             dh_after = load(dh + state)
             if has_dy:
                 source = dy + (row * dy_row + unit)
@@ -69,96 +83,143 @@ def _cell_step_back(cell, gates, c_before, c_after, dh, dc, dy, dy_row, has_dy, 
 
 
 @inlined
-def _gate_columns(cell, lanes):
-    """Gates of a cell, padded."""
-    return 4 * lanes * ((cell.hidden + lanes - 1) // lanes)
+def _dgates_terms(cell, gates, block, row):
+    """All dgates of a cell as the terms of a product."""
+    lanes = width(gates)
+    return Terms(panels_of(cell, lanes), 4 * lanes, cell.gates_panel, gates, block, row)
 
 
 @device
-def _worker_backward(call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers):
-    T, B, D = call.steps, call.batch, call.directions
-    first = first_row(B, worker, workers)
-    rows = first_row(B, worker + 1, workers) - first
-    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+def _steps_back(call, cells, index, packed, dy, dh_n, dc_n, dh0, dc0, workspace, scratch, rows):
+    """Back through one cell for the rows [rows[0], rows[1])."""
+    cell = cells[index]
+    B, D = call.batch, call.directions
+    layer = index // D
+    direction = index - layer * D
+    first, count = rows
     lanes = width(scratch)
-    for above in range(call.layers):
-        layer = call.layers - 1 - above
-        source = address(dy, 0)
-        dy_step, dy_row = call.y_step, call.y_row
-        has_dy = dy.size > 0
-        if above > 0:
-            source = address(workspace, call.doutputs)
-            dy_row = D * cells[layer * D].hidden
-            dy_step = B * dy_row
-            has_dy = True
-        for direction in range(D):
-            index = layer * D + direction
-            cell = cells[index]
-            dh = address(workspace, cell.dh)
-            dc = address(workspace, cell.dc)
-            load_state(dh_n, index, cell, B, first, rows, dh)
-            load_state(dc_n, index, cell, B, first, rows, dc)
-            state = first * cell.state_row
-            c = address(workspace, cell.c + state)
-            slot = B * cell.state_row
-            gates = address(workspace, cell.gates + first * cell.gates_row)
-            none = Terms(0, gates, 0)
-            for future in range(T):
-                step = future if cell.reverse == 1 else T - 1 - future
-                step_gates = gates + step * B * cell.gates_row
-                _cell_step_back(
-                    cell,
-                    step_gates,
-                    c + slot_before(cell, step, T + 1) * slot,
-                    c + slot_after(cell, step, T + 1) * slot,
-                    dh + state,
-                    dc + state,
-                    source + (step * dy_step + first * dy_row + direction * cell.hidden),
-                    dy_row,
-                    has_dy,
-                    rows,
-                )
-                product(
-                    rows,
-                    Terms(_gate_columns(cell, lanes), step_gates, cell.gates_row),
-                    none,
-                    address(packed, cell.recurrent_panels),
-                    (cell.hidden + lanes - 1) // lanes * lanes,
-                    scratch,
-                    dh + state,
-                    cell.state_row,
-                )
-            save_state(dh, index, cell, B, first, rows, dh0)
-            save_state(dc, index, cell, B, first, rows, dc0)
+    state_row = cell.state_row
+    dh = address(workspace, cell.dh + first * state_row)
+    dc = address(workspace, cell.dc + first * state_row)
+    if step_at(call, cell, call.stop - call.start - 1) == (1 - cell.reverse) * (call.steps - 1):
+        load_state(dh_n, index, call, cell, first, count, dh)
+        load_state(dc_n, index, call, cell, first, count, dc)
+    source, dy_step, dy_row, has_dy = address(dy, 0), call.y_step, call.y_row, dy.size > 0
+    if layer < call.layers - 1:
+        dy_row = outputs_row(call, cell)
+        dy_step = B * dy_row
+        source = address(workspace, cell.doutputs) + -call.held * dy_step
+        has_dy = True
+    source = source + (first * dy_row + direction * cell.hidden)
+    slot = B * state_row
+    for later in range(call.stop - call.start):
+        step = step_at(call, cell, call.stop - call.start - 1 - later)
+        gates = kept_gates(call, cell, workspace, step) + first * 4 * lanes
+        c_after = kept_cell_state(call, cell, workspace, step) + first * state_row
+        _cell_step_back(
+            cell,
+            gates,
+            c_after + (2 * cell.reverse - 1) * slot,
+            c_after,
+            dh,
+            dc,
+            source + step * dy_step,
+            dy_row,
+            has_dy,
+            count,
+        )
+        product(
+            1,
+            count,
+            _dgates_terms(cell, gates, 0, 4 * lanes),
+            Terms(0, 0, 0, gates, 0, 0),
+            address(packed, cell.recurrent_panels),
+            1 + panels_of(cell, lanes) * 4 * lanes,
+            0,
+            panels_of(cell, lanes) * lanes,
+            False,
+            scratch,
+            Place(dh, 0, state_row, 0),
+        )
+    if step_at(call, cell, 0) == cell.reverse * (call.steps - 1):
+        save_state(dh, state_row, index, call, cell, first, count, dh0)
+        save_state(dc, state_row, index, call, cell, first, count, dc0)
 
-        cell = cells[layer * D]
-        target = address(workspace, call.doutputs)
+
+@device
+def _input_gradient(call, cells, layer, packed, dx, workspace, scratch, first, rows):
+    """Gradient with respect to a layer's input, from the dgates of the directions at hand."""
+    D, B = call.directions, call.batch
+    lanes = width(scratch)
+    cell = cells[layer * D + call.first_direction]
+    # The second direction, where both are at hand.
+    other_cell = cells[layer * D + call.last_direction - 1]
+    both = call.last_direction - call.first_direction == 2
+    target, dx_step, dx_row = address(dx, 0), call.x_step, call.x_row
+    if layer > 0:
         dx_row = cell.inputs
         dx_step = B * dx_row
-        if layer == 0:
-            if call.input_gradient == 0:
-                continue
-            target = address(dx, 0)
-            dx_step, dx_row = call.x_step, call.x_row
-        # Terms of the second direction; none in a one-directional model.
-        other = cells[layer * D + D - 1]
-        other_terms = (D - 1) * _gate_columns(other, lanes)
-        for step in range(T):
-            gates = address(workspace, cell.gates + (step * B + first) * cell.gates_row)
-            other_gates = address(workspace, other.gates + (step * B + first) * other.gates_row)
-            product(
-                rows,
-                Terms(_gate_columns(cell, lanes), gates, cell.gates_row),
-                Terms(other_terms, other_gates, other.gates_row),
-                address(packed, cell.input_panels),
-                cell.inputs,
-                scratch,
-                target + (step * dx_step + first * dx_row),
-                dx_row,
+        target = address(workspace, cells[(layer - 1) * D].doutputs) + -call.held * dx_step
+    gates = 4 * lanes * panels_of(cell, lanes)
+    for start in range(call.start, call.stop, call.dx_steps):
+        steps = min(call.dx_steps, call.stop - start)
+        one = kept_gates(call, cell, workspace, start) + first * 4 * lanes
+        other = kept_gates(call, other_cell, workspace, start) + first * 4 * lanes
+        place = target + (start * dx_step + first * dx_row)
+        # Tiles are cut from the rows of a step; few rows are cut from the steps of a row instead.
+        blocks, block, height, row = steps, B * 4 * lanes, rows, 4 * lanes
+        out = Place(place, dx_step, dx_row, 0)
+        if rows < ROWS:
+            blocks, block, height, row = height, row, blocks, block
+            out = Place(place, dx_row, dx_step, 0)
+        second = _dgates_terms(other_cell, other, block, row)
+        if not both:
+            second = Terms(0, 0, 0, other, 0, 0)
+        product(
+            blocks,
+            height,
+            _dgates_terms(cell, one, block, row),
+            second,
+            address(packed, cell.input_panels),
+            1 + D * gates,
+            call.first_direction * gates,
+            cell.inputs,
+            call.first_direction > 0,
+            scratch,
+            out,
+        )
+    if layer > 0 and call.dropped > 0 and call.last_direction == D:
+        for step in range(call.start, call.stop):
+            dropout(
+                call, layer - 1, step, first, rows, cell.inputs, target + step * dx_step, dx_row
             )
-            if layer > 0 and call.dropped > 0:
-                place = target + step * dx_step
-                dropout(call, layer - 1, step, first, rows, cell.inputs, place, dx_row)
+
+
+@spliced
+def _worker_backward(call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers):
+    first = first_row(call.batch, worker, workers)
+    rows = first_row(call.batch, worker + 1, workers) - first
+    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    for above in range(call.last_layer - call.first_layer):
+        layer = call.last_layer - 1 - above
+        for direction in range(call.first_direction, call.last_direction):
+            index = layer * call.directions + direction
+            _steps_back(
+                call,
+                cells,
+                index,
+                packed,
+                dy,
+                dh_n,
+                dc_n,
+                dh0,
+                dc0,
+                workspace,
+                scratch,
+                (first, rows),
+            )
+        if layer > 0 or call.input_gradient == 1:
+            _input_gradient(call, cells, layer, packed, dx, workspace, scratch, first, rows)
 
 
 @inlined
@@ -169,79 +230,114 @@ def _features_between(first, last, segment_first, segment_last):
 
 
 @device
-def _gradient_task(call, cells, index, unit, first, last, x, gradients, workspace, partial):
+def _prefetch_values(block, values, features):
+    """Ask for some features of the terms of a block.
+
+    Rows lie pages apart, where no prefetcher of the CPU follows.
+    """
+    lines = features // FLOATS_OF_LINE + 1
+    for step in range(block.steps):
+        for row in range(block.rows):
+            place = values + (step * block.value_step + row * block.value_row)
+            for line in range(lines):
+                keep_loop()
+                prefetch(place + line * FLOATS_OF_LINE)
+
+
+@device
+def _add_column(column, stride, count, target):
+    """Add every so-many-th number to those side by side."""
+    for k in range(count):
+        keep_loop()
+        target[k] = target[k] + column[k * stride]
+
+
+@device
+def _gradient_task(call, cells, index, panel, first, last, x, gradients, workspace, scratch):
     """Gradients of W units with respect to the features [first, last) of (bias, x, h)."""
-    T, B = call.steps, call.batch
+    T, B, D = call.steps, call.batch, call.directions
     cell = cells[index]
     I, H = cell.inputs, cell.hidden
-    lanes = width(partial)
-    layer = index // call.directions
-    source = address(x, 0)
-    x_step, x_row = call.x_step, call.x_row
-    if layer > 0:
-        source = address(workspace, cells[index - call.directions].outputs)
-        x_row = I
-        x_step = B * I
+    layer = index // D
+    direction = index - layer * D
+    lanes = width(scratch)
+    row_size = 4 * lanes
+    source = source_of_layer(call, cells, layer, x, workspace)
     _bias, biases = _features_between(first, last, 0, 1)
     x_first, inputs = _features_between(first, last, 1, 1 + I)
     h_first, hiddens = _features_between(first, last, 1 + I, 1 + I + H)
-    h_before = address(workspace, cell.h + slot_before(cell, 0, T + 1) * B * cell.state_row)
+    h_row = outputs_row(call, cell)
+    onwards = 1 - 2 * cell.reverse
+    partial = address(workspace, cell.partial) + (panel * (1 + I + H) + first) * row_size
 
-    one = partial + (last - first) * 4 * lanes
+    one = scratch
     one[0] = 1.0
-    for k in range((last - first) * 4 * lanes):
-        partial[k] = 0.0
+    final = step_at(call, cell, call.stop - call.start - 1)
+    if final == (1 - cell.reverse) * (T - 1):
+        for k in range((last - first) * row_size):
+            partial[k] = 0.0
     block_rows = max(1, min(B, BLOCK_TERMS))
     block_steps = BLOCK_TERMS // block_rows
-    for later in range((T + block_steps - 1) // block_steps):
-        step = ((T - 1) // block_steps - later) * block_steps
-        steps = min(block_steps, T - step)
+    blocks = (call.stop - call.start + block_steps - 1) // block_steps
+    for later in range(blocks):
+        number = later if cell.reverse == 1 else blocks - 1 - later
+        step = call.start + number * block_steps
+        steps = min(block_steps, call.stop - step)
+        # Where the following block stands from this one; none follows the last.
+        next_step = 0 if later == blocks - 1 else -onwards * block_steps
         for row in range(0, B, block_rows):
             rows = min(block_rows, B - row)
-            place = (step * B + row) * cell.gates_row + 4 * unit
-            dgates = address(workspace, cell.gates + place)
-            gates_row = cell.gates_row
-            gates_step = B * gates_row
-            block = Block(steps, rows, 0, 0, gates_step, gates_row)
+            dgates = kept_gates(call, cell, workspace, step)
+            dgates = dgates + (panel * cell.gates_panel + row * row_size)
+            dgates_step = B * row_size
+            block = Block(steps, rows, 0, 0, dgates_step, row_size)
             outer_products(biases, block, one, 0, dgates, partial)
-            block = Block(steps, rows, x_step, x_row, gates_step, gates_row)
-            values = source + (step * x_step + row * x_row + x_first)
-            outer_products(inputs, block, values, 1, dgates, partial + biases * 4 * lanes)
-            state_row = cell.state_row
-            block = Block(steps, rows, B * state_row, state_row, gates_step, gates_row)
-            values = h_before + ((step * B + row) * state_row + h_first)
-            target = partial + (biases + inputs) * 4 * lanes
+            block = Block(steps, rows, source.step, source.row, dgates_step, row_size)
+            values = source.start + (step * source.step + row * source.row + x_first)
+            _prefetch_values(block, values + next_step * source.step, inputs)
+            outer_products(inputs, block, values, 1, dgates, partial + biases * row_size)
+            block = Block(steps, rows, B * h_row, h_row, dgates_step, row_size)
+            values = kept_hidden(call, cell, direction, workspace, step - onwards)
+            values = values + (row * h_row + h_first)
+            _prefetch_values(block, values + next_step * B * h_row, hiddens)
+            target = partial + (biases + inputs) * row_size
             outer_products(hiddens, block, values, 1, dgates, target)
 
+    if step_at(call, cell, 0) != cell.reverse * (T - 1):
+        return
+    unit = panel * lanes
     for gate in range(4):
         for lane in range(min(lanes, H - unit)):
             row = gate * H + unit + lane
             column = partial + (gate * lanes + lane)
             if biases == 1 and cell.bias >= 0:
                 gradients[cell.bias + row] += column[0]
-            column = column + biases * 4 * lanes
-            for k in range(inputs):
-                gradients[cell.weight_ih + row * I + x_first + k] += column[k * 4 * lanes]
-            column = column + inputs * 4 * lanes
-            for k in range(hiddens):
-                gradients[cell.weight_hh + row * H + h_first + k] += column[k * 4 * lanes]
+            column = column + biases * row_size
+            target = address(gradients, cell.weight_ih + row * I + x_first)
+            _add_column(column, row_size, inputs, target)
+            column = column + inputs * row_size
+            target = address(gradients, cell.weight_hh + row * H + h_first)
+            _add_column(column, row_size, hiddens, target)
 
 
-@device
+@spliced
 def _worker_gradients(call, cells, x, gradients, workspace, worker, workers):
-    partial = address(workspace, call.scratch + worker * call.scratch_size)
-    lanes = width(partial)
+    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    lanes = width(scratch)
+    D = call.directions
     task = 0
-    for index in range(cells.size):
-        features = 1 + cells[index].inputs + cells[index].hidden
-        for unit in range(0, cells[index].hidden, lanes):
-            for first in range(0, features, TASK_FEATURES):
-                if task % workers == worker:
-                    last = min(features, first + TASK_FEATURES)
-                    _gradient_task(
-                        call, cells, index, unit, first, last, x, gradients, workspace, partial
-                    )
-                task += 1
+    for layer in range(call.first_layer, call.last_layer):
+        for direction in range(call.first_direction, call.last_direction):
+            index = layer * D + direction
+            features = 1 + cells[index].inputs + cells[index].hidden
+            for panel in range(panels_of(cells[index], lanes)):
+                for first in range(0, features, TASK_FEATURES):
+                    if task % workers == worker:
+                        last = min(features, first + TASK_FEATURES)
+                        _gradient_task(
+                            call, cells, index, panel, first, last, x, gradients, workspace, scratch
+                        )
+                    task += 1
 
 
 @kernel
@@ -267,9 +363,11 @@ def lstm_backward(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace,
     worker, workers : int
         Which share of the rows, of how many.
     """
+    mode = enter_default_mode()
     _worker_backward(
         calls[0], cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers
     )
+    restore_mode(mode)
 
 
 @kernel
@@ -285,25 +383,31 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
     gradients : array
         Flat gradients, laid out like the parameters; accumulated into.
     workspace : array
-        dgates, h and outputs are read; the worker's scratch is assigned.
+        dgates and outputs are read; partial sums are assigned.
     worker, workers : int
         Which share of the tasks, of how many.
     """
+    mode = enter_default_mode()
     _worker_gradients(calls[0], cells, x, gradients, workspace, worker, workers)
+    restore_mode(mode)
 
 
 @parallel_kernel
 def lstm_backward_parallel(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, workers):
     """All workers' rows at once; see `lstm_backward`."""
     for worker in prange(workers):
+        mode = enter_default_mode()
         share = int(worker)
         _worker_backward(
             calls[0], cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, share, workers
         )
+        restore_mode(mode)
 
 
 @parallel_kernel
 def lstm_gradients_parallel(calls, cells, x, gradients, workspace, workers):
     """All workers' shares at once; see `lstm_gradients`."""
     for worker in prange(workers):
+        mode = enter_default_mode()
         _worker_gradients(calls[0], cells, x, gradients, workspace, int(worker), workers)
+        restore_mode(mode)

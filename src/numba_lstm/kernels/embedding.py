@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..jit import kernel
+from ..simd.mode import enter_default_mode, restore_mode
 
 
 @kernel
@@ -19,7 +20,9 @@ def embedding_backward(tokens, dy, features, gradient):
     gradient : array
         (tokens of the table, features) flat, accumulated into in the order of the tokens.
     """
+    mode = enter_default_mode()
     for k in range(tokens.size):
         row = tokens[k] * features
         for j in range(features):
             gradient[row + j] += dy[k * features + j]
+    restore_mode(mode)

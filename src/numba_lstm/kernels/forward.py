@@ -1,59 +1,209 @@
-"""The sequence loop: a worker takes its rows of the batch through all layers and steps.
+"""The sequence loop: from inputs to outputs, layer by layer and step by step.
 
-Rows of the batch are independent, so workers never wait for one another. The states of every step
-(training) or of the last two (inference) stand in slots: forward in time, step t reads slot t and
-writes slot t + 1; backward in time it reads t + 1 and writes t.
+Rows of the batch are independent, so workers that share them out never wait for one another.
+Forward in time, step t reads the state behind step t - 1 and leaves one behind step t; backward in
+time it reads the one of t + 1.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from numba import prange
 
-from ..jit import device, inlined, kernel, parallel_kernel
-from ..simd.pointer import address
-from ..simd.tile import keep_loop, tile_repeat
+from ..jit import device, inlined, kernel, parallel_kernel, spliced
+from ..simd.mode import enter_default_mode, restore_mode
+from ..simd.pointer import Pointer, address
+from ..simd.tile import keep_loop
 from ..simd.vector import load, store, store_first, width
 from .cell import cell_forward
 from .dropout import dropout
-from .gemm import ROWS, Terms, next_rows, product_rows
+from .gemm import ROWS, Place, Terms, next_rows, panels_at_once, panels_product, tile_product
 from .workers import first_row
 
 
-@inlined
-def slot_before(cell, step, slots):
-    """Slot of a state before a step."""
-    return (step + cell.reverse) % slots
+@device
+def copy_rows(rows, count, source, source_row, target, target_row):
+    """Copy `count` numbers of each of some rows."""
+    for row in range(rows):
+        for k in range(count):
+            keep_loop()
+            target[row * target_row + k] = source[row * source_row + k]
 
 
-@inlined
-def slot_after(cell, step, slots):
-    """Slot of a state after a step."""
-    return (step + 1 - cell.reverse) % slots
-
-
-@inlined
-def load_state(states, index, cell, batch, first, rows, target):
+@device
+def load_state(states, index, call, cell, first, rows, target):
     """Copy rows of a user's (L D, B, H) state, or zeros where it is empty, and pad with zeros."""
-    for row in range(first, first + rows):
-        place = target + row * cell.state_row
+    H = cell.hidden
+    for row in range(rows):
         for unit in range(cell.state_row):
-            place[unit] = 0.0
-        if states.size > 0:
-            for unit in range(cell.hidden):
-                place[unit] = states[(index * batch + row) * cell.hidden + unit]
+            target[row * cell.state_row + unit] = 0.0
+    if states.size > 0:
+        source = address(states, (index * call.batch + first) * H)
+        copy_rows(rows, H, source, H, target, cell.state_row)
 
 
-@inlined
-def save_state(source, index, cell, batch, first, rows, states):
+@device
+def save_state(source, source_row, index, call, cell, first, rows, states):
     """Copy rows of a state into a user's (L D, B, H) array."""
-    for row in range(first, first + rows):
-        place = source + row * cell.state_row
-        for unit in range(cell.hidden):
-            states[(index * batch + row) * cell.hidden + unit] = place[unit]
+    H = cell.hidden
+    target = address(states, (index * call.batch + first) * H)
+    copy_rows(rows, H, source, source_row, target, H)
 
 
 @inlined
-def _activate(rows, gates, gates_row, c_before, c_after, h_after, state_row, y, y_row, units):
+def outputs_row(call, cell):
+    """Numbers in a row of a layer's outputs: D H."""
+    return call.directions * cell.hidden
+
+
+class Source(NamedTuple):
+    """Input of a layer: the numbers of row b at step t stand from ``start[t * step + b * row]``."""
+
+    start: Pointer
+    step: int
+    row: int
+
+
+@inlined
+def source_of_layer(call, cells, layer, x, workspace):
+    """Where a layer's input stands: x, or what the layer below gave."""
+    if layer == 0:
+        return Source(address(x, 0), call.x_step, call.x_row)
+    cell = cells[layer * call.directions]
+    step = call.batch * cell.inputs
+    return Source(address(workspace, cell.source) + -call.held * step, step, cell.inputs)
+
+
+@inlined
+def kept_hidden(call, cell, direction, workspace, step):
+    """Hidden state that training keeps behind a step, rows D H apart."""
+    row = outputs_row(call, cell)
+    place = cell.outputs + direction * cell.hidden
+    return address(workspace, place) + (step - call.held) * call.batch * row
+
+
+@inlined
+def kept_cell_state(call, cell, workspace, step):
+    """Cell state that training keeps behind a step."""
+    slot = step - call.start + 1 - cell.reverse
+    return address(workspace, cell.c) + slot * call.batch * cell.state_row
+
+
+@inlined
+def kept_gates(call, cell, workspace, step):
+    """Gates that training keeps of a step, or later their gradients."""
+    gates = address(workspace, cell.gates)
+    return gates + (step - call.start) * call.batch * 4 * width(gates)
+
+
+@inlined
+def step_at(call, cell, past):
+    """Step that a cell takes after so many others of this call's piece."""
+    return call.stop - 1 - past if cell.reverse == 1 else call.start + past
+
+
+class Walk(NamedTuple):
+    """Where a step of a cell finds everything, for some rows, and how far on the next step does."""
+
+    x: Pointer
+    x_row: int
+    x_step: int
+    h_before: Pointer
+    h_after: Pointer
+    h_row: int
+    h_units: int  # room for h: H, or more where rows are padded
+    h_step: int  # 0 where two places take turns
+    c_before: Pointer
+    c_after: Pointer
+    c_step: int
+    y: Pointer
+    y_row: int
+    y_step: int
+    gates: Pointer
+    gates_step: int
+
+
+@device
+def _walk(call, cells, index, source, y, workspace, scratch, past, first):
+    """Begin to walk `past` steps into this call's piece, with the rows from `first` on."""
+    B = call.batch
+    cell = cells[index]
+    H = cell.hidden
+    layer = index // call.directions
+    direction = index - layer * call.directions
+    step = step_at(call, cell, past)
+    onwards = 1 - 2 * cell.reverse
+    lanes = width(scratch)
+    state = first * cell.state_row
+    slot = B * cell.state_row
+    row = outputs_row(call, cell)
+
+    h_row, h_units, h_step = cell.state_row, cell.state_row, 0
+    h = address(workspace, cell.h + state)
+    h_before, h_after = h + past % 2 * slot, h + (past + 1) % 2 * slot
+    c_before = address(workspace, cell.c + state)
+    c_after, c_step = c_before, 0
+    if call.training == 1:
+        h_row, h_units, h_step = row, H, onwards * B * row
+        h_after = kept_hidden(call, cell, direction, workspace, step) + first * row
+        h_before = h_after + -h_step
+        c_step = onwards * slot
+        c_after = kept_cell_state(call, cell, workspace, step) + state
+        c_before = c_after + -c_step
+
+    if layer == call.layers - 1:
+        target = address(y, 0) + (step * call.y_step + first * call.y_row + direction * H)
+        y_row, y_step = call.y_row, onwards * call.y_step
+    else:
+        # What the layer above reads, which with dropout is a copy of the hidden states.
+        above = cells[(layer + 1) * call.directions]
+        y_row, y_step = row, onwards * B * row
+        place = (step - call.held) * B * row + first * row + direction * H
+        target = address(workspace, above.source) + place
+    if call.recomputed == 1 and (layer == call.layers - 1 or call.directions == 2):
+        # It is there already, and the user may have changed y since: h is written twice.
+        target, y_row, y_step = h_after, row, h_step
+
+    gates_step = 0
+    gates = scratch
+    if call.training == 1:
+        gates_step = onwards * B * 4 * lanes
+        gates = kept_gates(call, cell, workspace, step) + first * 4 * lanes
+    elif call.ahead > 0:
+        gates_step = B * 4 * lanes
+        gates = address(workspace, cell.gates + first * 4 * lanes)
+    return Walk(
+        source.start + (step * source.step + first * source.row),
+        source.row,
+        onwards * source.step,
+        h_before,
+        h_after,
+        h_row,
+        h_units,
+        h_step,
+        c_before,
+        c_after,
+        c_step,
+        target,
+        y_row,
+        y_step,
+        gates,
+        gates_step,
+    )
+
+
+@inlined
+def _store_units(vector, place, units):
+    """Store the lanes that there is room for."""
+    if units >= width(place):
+        store(vector, place)
+    else:
+        store_first(vector, place, units)
+
+
+@inlined
+def _activate(rows, gates, gates_row, c_before, c_after, state_row, h, h_row, h_units, y, y_row, H):
     """Gates and states of W units of a few rows; the pre-activations are still in L1.
 
     One loop for tiles of every height: unrolled in registers it is no faster, and compiles three
@@ -64,7 +214,7 @@ def _activate(rows, gates, gates_row, c_before, c_after, h_after, state_row, y, 
         keep_loop()
         place = gates + row * gates_row
         state = row * state_row
-        i, f, g, o, c, h = cell_forward(
+        i, f, g, o, c, h_new = cell_forward(
             load(place),
             load(place + lanes),
             load(place + 2 * lanes),
@@ -76,134 +226,176 @@ def _activate(rows, gates, gates_row, c_before, c_after, h_after, state_row, y, 
         store(g, place + 2 * lanes)
         store(o, place + 3 * lanes)
         store(c, c_after + state)
-        store(h, h_after + state)
-        if units >= lanes:
-            store(h, y + row * y_row)
-        else:
-            store_first(h, y + row * y_row, units)
+        _store_units(h_new, h + row * h_row, h_units)
+        _store_units(h_new, y + row * y_row, H)
 
 
 @device
-def _cell_step(
-    cell,
-    gates,
-    gates_row,
-    gates_stay,
-    panel,
-    x,
-    x_row,
-    h_before,
-    h_after,
-    c_before,
-    c_after,
-    y,
-    y_row,
-    rows,
-):
-    """One step of one cell for the rows that the pointers stand at the first of."""
-    lanes = width(gates)
+def _run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk):
+    """Some steps of one cell for some rows and the units of some panels, nobody waited for."""
+    lanes = width(walk.gates)
     I, H = cell.inputs, cell.hidden
     state_row = cell.state_row
-    for unit in range(0, H, lanes):
-        row = 0
-        while row < rows:
+    panel_size = (1 + I + H) * 4 * lanes
+    gates_row = 4 * lanes
+    gates_kept = call.training == 1 or call.ahead > 0
+    projected = call.ahead > 0
+    x, y, gates = walk.x, walk.y, walk.gates
+    h_before, h_after = walk.h_before, walk.h_after
+    c_before, c_after = walk.c_before, walk.c_after
+    for _ in range(steps):
+        panel = first_panel
+        while panel < last_panel:
             keep_loop()
-            height = next_rows(rows - row, ROWS)
-            place = gates + (row * gates_row + unit * 4) * gates_stay
-            product_rows(
-                tile_repeat(ROWS, 4, panel),
-                height,
-                Terms(I, x + row * x_row, x_row),
-                Terms(H, h_before + row * state_row, state_row),
-                panel + 4 * lanes,
-                place,
-                gates_row,
-            )
-            state = row * state_row + unit
-            _activate(
-                height,
-                place,
-                gates_row,
-                c_before + state,
-                c_after + state,
-                h_after + state,
-                state_row,
-                y + (row * y_row + unit),
-                y_row,
-                H - unit,
-            )
-            row += height
-        panel = panel + (1 + I + H) * 4 * lanes
+            together = panels_at_once(rows, last_panel - panel)
+            weights = panels + panel * panel_size
+            row = 0
+            while row < rows:
+                keep_loop()
+                height = next_rows(rows - row, ROWS)
+                place, gates_panel = gates, height * gates_row
+                if gates_kept:
+                    place = gates + (panel * cell.gates_panel + row * gates_row)
+                    gates_panel = cell.gates_panel
+                tile_product(
+                    together,
+                    height,
+                    weights,
+                    projected,
+                    Terms(0 if projected else 1, I, 0, x + row * walk.x_row, 0, walk.x_row),
+                    Terms(1, H, 0, h_before + row * walk.h_row, 0, walk.h_row),
+                    weights + (1 + I if projected else 1) * gates_row,
+                    panel_size,
+                    Place(place, 0, gates_row, gates_panel),
+                )
+                for p in range(together):
+                    keep_loop()
+                    unit = (panel + p) * lanes
+                    state = row * state_row + unit
+                    _activate(
+                        height,
+                        place + p * gates_panel,
+                        gates_row,
+                        c_before + state,
+                        c_after + state,
+                        state_row,
+                        h_after + (row * walk.h_row + unit),
+                        walk.h_row,
+                        walk.h_units - unit,
+                        y + (row * walk.y_row + unit),
+                        walk.y_row,
+                        H - unit,
+                    )
+                row += height
+            panel += together
+        x = x + walk.x_step
+        y = y + walk.y_step
+        gates = gates + walk.gates_step
+        c_before, c_after = c_before + walk.c_step, c_after + walk.c_step
+        if walk.h_step == 0:
+            h_before, h_after = h_after, h_before
+        else:
+            h_before, h_after = h_before + walk.h_step, h_after + walk.h_step
+
+
+@spliced
+def _project(cell, panels, first_panel, last_panel, rows, steps, walk):
+    """Bias and input's part of the pre-activations of some steps, into the place of the gates."""
+    across = 4 * width(panels)
+    panel_rows = 1 + cell.inputs + cell.hidden
+    gates = walk.gates + first_panel * cell.gates_panel
+    panels_product(
+        rows,
+        steps,
+        Terms(1, cell.inputs, 0, walk.x, walk.x_row, walk.x_step),
+        panels + first_panel * panel_rows * across,
+        panel_rows,
+        last_panel - first_panel,
+        Place(gates, across, walk.gates_step, cell.gates_panel),
+    )
 
 
 @device
+def _begin(call, cell, index, h0, c0, first, rows, walk, workspace):
+    """Put the states before this call's piece in their places."""
+    state_row = cell.state_row
+    if call.training == 0:
+        load_state(h0, index, call, cell, first, rows, walk.h_before)
+        load_state(c0, index, call, cell, first, rows, walk.c_before)
+        return
+    slot = call.batch * state_row
+    h = address(workspace, cell.marks + call.segment * 2 * slot + first * state_row)
+    c = h + slot
+    if call.recomputed == 0 and step_at(call, cell, 0) == cell.reverse * (call.steps - 1):
+        load_state(h0, index, call, cell, first, rows, h)
+        load_state(c0, index, call, cell, first, rows, c)
+    copy_rows(rows, cell.hidden, h, state_row, walk.h_before, walk.h_row)
+    copy_rows(rows, state_row, c, state_row, walk.c_before, state_row)
+
+
+@device
+def _end(call, cell, index, h_n, c_n, first, rows, walk, workspace):
+    """Hand on the states behind this call's piece, which the next step would begin with."""
+    if call.recomputed == 1:
+        return
+    state_row = cell.state_row
+    last = step_at(call, cell, call.stop - call.start - 1)
+    if call.training == 0 or last == (1 - cell.reverse) * (call.steps - 1):
+        save_state(walk.h_before, walk.h_row, index, call, cell, first, rows, h_n)
+        save_state(walk.c_before, state_row, index, call, cell, first, rows, c_n)
+    else:
+        slot = call.batch * state_row
+        following = call.segment + 1 - 2 * cell.reverse
+        h = address(workspace, cell.marks + following * 2 * slot + first * state_row)
+        copy_rows(rows, cell.hidden, walk.h_before, walk.h_row, h, state_row)
+        copy_rows(rows, state_row, walk.c_before, state_row, h + slot, state_row)
+
+
+@inlined
+def panels_of(cell, lanes):
+    """Panels of a cell: one for every W units."""
+    return (cell.hidden + lanes - 1) // lanes
+
+
+@spliced
 def _worker_forward(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
-    T, B = call.steps, call.batch
+    B, D = call.batch, call.directions
     first = first_row(B, worker, workers)
     rows = first_row(B, worker + 1, workers) - first
+    steps = call.stop - call.start
     scratch = address(workspace, call.scratch + worker * call.scratch_size)
     lanes = width(scratch)
-    for layer in range(call.layers):
-        source = address(x, 0)
-        x_step, x_row = call.x_step, call.x_row
-        if layer > 0:
-            below = cells[(layer - 1) * call.directions]
-            source = address(workspace, below.outputs)
-            x_row = call.directions * below.hidden
-            x_step = B * x_row
-        for direction in range(call.directions):
-            index = layer * call.directions + direction
+    chunk = call.ahead if call.ahead > 0 else max(1, steps)
+    for layer in range(call.first_layer, call.last_layer):
+        source = source_of_layer(call, cells, layer, x, workspace)
+        for direction in range(call.first_direction, call.last_direction):
+            index = layer * D + direction
             cell = cells[index]
-            target = address(y, 0)
-            y_step, y_row = call.y_step, call.y_row
-            if layer < call.layers - 1:
-                target = address(workspace, cell.outputs)
-                y_row = call.directions * cell.hidden
-                y_step = B * y_row
-            target = target + direction * cell.hidden
-            panel = address(packed, cell.panels)
-            h = address(workspace, cell.h)
-            c = address(workspace, cell.c)
-            slot = B * cell.state_row
-            # Inference keeps no gates: every tile passes through the same scratch.
-            gates, gates_row, gates_step = scratch, 4 * lanes, 0
-            if call.training == 1:
-                gates_row = cell.gates_row
-                gates_step = B * gates_row
-                gates = address(workspace, cell.gates + first * gates_row)
+            panels = address(packed, cell.panels)
+            count = panels_of(cell, lanes)
+            walk = _walk(call, cells, index, source, y, workspace, scratch, 0, first)
+            _begin(call, cell, index, h0, c0, first, rows, walk, workspace)
+            for past in range(0, steps, chunk):
+                some = min(chunk, steps - past)
+                walk = _walk(call, cells, index, source, y, workspace, scratch, past, first)
+                if call.ahead > 0:
+                    _project(cell, panels, 0, count, rows, some, walk)
+                _run_steps(call, cell, panels, 0, count, rows, some, walk)
+            walk = _walk(call, cells, index, source, y, workspace, scratch, steps, first)
+            _end(call, cell, index, h_n, c_n, first, rows, walk, workspace)
+        complete = call.last_direction == D and (call.recomputed == 0 or D == 1)
+        if layer < call.layers - 1 and call.dropped > 0 and complete:
+            _drop(call, cells, layer, first, rows, workspace)
 
-            start = T * cell.reverse
-            load_state(h0, index, cell, B, first, rows, h + (start % call.h_slots) * slot)
-            load_state(c0, index, cell, B, first, rows, c + (start % call.c_slots) * slot)
-            state = first * cell.state_row
-            for past in range(T):
-                step = T - 1 - past if cell.reverse == 1 else past
-                _cell_step(
-                    cell,
-                    gates + step * gates_step,
-                    gates_row,
-                    call.training,
-                    panel,
-                    source + (step * x_step + first * x_row),
-                    x_row,
-                    h + (slot_before(cell, step, call.h_slots) * slot + state),
-                    h + (slot_after(cell, step, call.h_slots) * slot + state),
-                    c + (slot_before(cell, step, call.c_slots) * slot + state),
-                    c + (slot_after(cell, step, call.c_slots) * slot + state),
-                    target + (step * y_step + first * y_row),
-                    y_row,
-                    rows,
-                )
-            end = T - start
-            save_state(h + (end % call.h_slots) * slot, index, cell, B, first, rows, h_n)
-            save_state(c + (end % call.c_slots) * slot, index, cell, B, first, rows, c_n)
-        if layer < call.layers - 1 and call.dropped > 0:
-            cell = cells[layer * call.directions]
-            units = call.directions * cell.hidden
-            outputs = address(workspace, cell.outputs)
-            for step in range(T):
-                place = outputs + step * B * units
-                dropout(call, layer, step, first, rows, units, place, units)
+
+@spliced
+def _drop(call, cells, layer, first, rows, workspace):
+    """Drop some of what the layer above reads."""
+    above = cells[(layer + 1) * call.directions]
+    units = above.inputs
+    for step in range(call.start, call.stop):
+        place = address(workspace, above.source) + (step - call.held) * call.batch * units
+        dropout(call, layer, step, first, rows, units, place, units)
 
 
 @kernel
@@ -225,16 +417,20 @@ def lstm_forward(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker
     h_n, c_n : array
         (L D, B, H) states after, assigned; may be h0 and c0.
     workspace : array
-        h, c, outputs and, for training, gates are assigned.
+        h, c, outputs and, for training, gates and marks are assigned.
     worker, workers : int
         Which share of the rows, of how many.
     """
+    mode = enter_default_mode()
     _worker_forward(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers)
+    restore_mode(mode)
 
 
 @parallel_kernel
 def lstm_forward_parallel(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, workers):
     """All workers' rows at once; see `lstm_forward`."""
     for worker in prange(workers):
+        mode = enter_default_mode()
         share = int(worker)
         _worker_forward(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, share, workers)
+        restore_mode(mode)

@@ -1,7 +1,7 @@
 """Products on the register tile: rows times packed panels, and sums of outer products.
 
 Every sum is one chain of fused multiply-adds in ascending order of its terms, whatever the height
-of the tile, so a row's result does not depend on its neighbours.
+and width of the tile, so a row's result does not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from ..simd import cpu
 from ..simd.pointer import Pointer
 from ..simd.tile import (
     keep_loop,
+    panel_width,
     tile_accumulate,
+    tile_load,
     tile_rank1,
-    tile_repeat,
     tile_store,
-    tile_width,
     tile_without_last_row,
     tile_zeros,
 )
-from ..simd.vector import load, store_first, width
+from ..simd.vector import load_first, store_first, width
 
 # Rows of the tallest tile for 4, 2 and 1 vectors in a row.
 ROWS = cpu.tile_rows(4)
@@ -42,109 +42,149 @@ def next_rows(remaining, tallest):
 
 
 @inlined
-def accumulate(tile, steps, values, row_stride, step_stride, weights, weight_stride):
-    """Add `steps` rank-1 terms to a tile: ``tile[r, v] += values[r, k] * weights[k, v]``.
+def panels_at_once(rows, panels):
+    """Panels that a tile of few rows takes side by side: 4, 2 or 1.
 
-    Parameters
-    ----------
-    tile : Tile
-    steps : int
-        Number of terms k.
-    values, row_stride, step_stride : Pointer, int, int
-        Value of row r and term k stands at ``values[r * row_stride + k * step_stride]``.
-    weights, weight_stride : Pointer, int
-        Vectors of term k start at ``weights[k * weight_stride]``.
-
-    Returns
-    -------
-    Tile
+    One row of one panel keeps four multiply-adds in flight, and a CPU wants eight and more.
     """
-    for _ in range(steps):
-        keep_loop()
-        tile = tile_rank1(tile, weights, values, row_stride)
-        values = values + step_stride
-        weights = weights + weight_stride
-    return tile
+    if rows == 1 and panels >= 4 and ROWS >= 4:
+        return 4
+    if rows == 1 and panels >= 2:
+        return 2
+    return 1
 
 
 class Terms(NamedTuple):
-    """Terms of a sum for several rows: `count` numbers of row r from ``values[r * stride]`` on."""
+    """Terms of a sum, for blocks of rows.
 
-    count: int
+    `runs` times `run` numbers of row r of block b stand from
+    ``values[b * block + r * row + k * next_run]`` on, for every run k.
+    """
+
+    runs: int
+    run: int
+    next_run: int
     values: Pointer
-    stride: int
+    block: int
+    row: int
+
+
+class Place(NamedTuple):
+    """Where the results for row r of block b and panel p go: `start` and three strides."""
+
+    start: Pointer
+    block: int
+    row: int
+    panel: int
 
 
 @inlined
-def _row_product(tile, first, second, panel, out, out_stride):
-    """Sum both parts into the tile and write it."""
-    panel_width = tile_width(tile)
-    tile = accumulate(tile, first.count, first.values, first.stride, 1, panel, panel_width)
-    panel = panel + first.count * panel_width
-    tile = accumulate(tile, second.count, second.values, second.stride, 1, panel, panel_width)
-    tile_store(tile, out, out_stride)
+def _rows_of(terms, block, row):
+    """The same terms, for the rows from one of them on."""
+    values = terms.values + (block * terms.block + row * terms.row)
+    return Terms(terms.runs, terms.run, terms.next_run, values, terms.block, terms.row)
 
 
-def product_rows(tile, rows, first, second, panel, out, out_stride):
-    """Multiply `rows` rows of ``[first | second]`` by a panel, on top of a tile of start values.
+@inlined
+def _tile_sum(shape, start, continued, first, second, weights, panel_size, out):
+    """Sum both parts into a tile of this shape and write it.
+
+    One loop, although the terms come in parts and runs: a loop around it would move the tile to the
+    stack and back.
+    """
+    if continued:
+        begin, begin_row, begin_panel = out.start, out.row, out.panel
+    else:
+        begin, begin_row, begin_panel = start, 0, panel_size
+    tile = tile_load(shape, begin, begin_row, begin_panel)
+    row_of_panel = panel_width(tile)
+    part = first if first.runs > 0 else second
+    values, row, run, jump = part.values, part.row, part.run, part.next_run - part.run
+    runs, left = part.runs, part.run
+    for _ in range(first.runs * first.run + second.runs * second.run):
+        keep_loop()
+        tile = tile_rank1(tile, weights, panel_size, values, row)
+        weights = weights + row_of_panel
+        values = values + 1
+        left -= 1
+        if left == 0:
+            runs -= 1
+            values = values + jump
+            if runs == 0:
+                values, row, run, jump = (
+                    second.values,
+                    second.row,
+                    second.run,
+                    second.next_run - second.run,
+                )
+            left = run
+    tile_store(tile, out.start, out.row, out.panel)
+
+
+def sum_rows(shape, rows, start, continued, first, second, weights, panel_size, out):
+    """Multiply `rows` rows of ``[first | second]`` by panels; see `tile_product`.
 
     The tile may be taller than `rows`: a variant for every height is compiled in.
-
-    Parameters
-    ----------
-    tile : Tile
-        Start of every sum.
-    rows : int
-        From 1 to the rows of the tile.
-    first, second : Terms
-        Read.
-    panel : Pointer
-        (first.count + second.count, width of the tile), read.
-    out, out_stride : Pointer, int
-        Row r at ``out[r * out_stride]``, assigned.
     """
 
 
-@variants(product_rows)
-def _product_rows(tile, rows, first, second, panel, out, out_stride):
-    tallest = tile.rows
+@variants(sum_rows)
+def _sum_rows(shape, rows, start, continued, first, second, weights, panel_size, out):
+    tallest = shape.rows
 
-    def last(tile, rows, first, second, panel, out, out_stride):
-        _row_product(tile, first, second, panel, out, out_stride)
+    def last(shape, rows, start, continued, first, second, weights, panel_size, out):
+        _tile_sum(shape, start, continued, first, second, weights, panel_size, out)
 
-    def at_most(tile, rows, first, second, panel, out, out_stride):
+    def at_most(shape, rows, start, continued, first, second, weights, panel_size, out):
         if rows == tallest:
-            _row_product(tile, first, second, panel, out, out_stride)
+            _tile_sum(shape, start, continued, first, second, weights, panel_size, out)
         else:
-            shorter = tile_without_last_row(tile)
-            product_rows(shorter, rows, first, second, panel, out, out_stride)
+            shorter = tile_without_last_row(shape)
+            sum_rows(shorter, rows, start, continued, first, second, weights, panel_size, out)
 
     return last if tallest == 1 else at_most
 
 
-@inlined
-def _product_panel(tile, tallest, rows, first, second, panel, scratch, out, out_stride, columns):
-    """Multiply any number of rows by one panel; `columns` of its columns are wanted."""
-    lanes = width(out)
-    panel_width = tile_width(tile)
-    row = 0
-    while row < rows:
-        keep_loop()
-        height = next_rows(rows - row, tallest)
-        some = Terms(first.count, first.values + row * first.stride, first.stride)
-        more = Terms(second.count, second.values + row * second.stride, second.stride)
-        target = out + row * out_stride
-        if columns >= panel_width:
-            place, stride = target, out_stride
-        else:
-            place, stride = scratch, panel_width
-        product_rows(tile, height, some, more, panel, place, stride)
-        if columns < panel_width:
-            for r in range(height):
-                for column in range(0, columns, lanes):
-                    vector = load(scratch + (r * panel_width + column))
-                    store_first(vector, target + (r * out_stride + column), columns - column)
-        row += height
+@device
+def tile_product(panels, rows, start, continued, first, second, weights, panel_size, out):
+    """Multiply the rows of one tile by panels: ``out = start + [first | second] @ weights``.
+
+    Parameters
+    ----------
+    panels : int
+        Of 4 vectors, from `panels_at_once`.
+    rows : int
+        At most the rows of the tallest tile for these panels.
+    start, continued : Pointer, bool
+        Every row's sums start from the vectors at `start`, those of the panels as far apart as the
+        weights; or, if they are continued, from what stands in `out`.
+    first, second : Terms
+        Read.
+    weights, panel_size : Pointer, int
+        Rows of the panels for these terms, the panels so many numbers apart; read.
+    out : Place
+        Assigned.
+    """
+    if panels == 1:
+        tile = tile_zeros(ROWS, 4, start)
+        sum_rows(tile, rows, start, continued, first, second, weights, panel_size, out)
+    elif panels == 2:
+        wide = tile_zeros(1, 8, start)
+        _tile_sum(wide, start, continued, first, second, weights, panel_size, out)
+    else:
+        widest = tile_zeros(1, 16, start)
+        _tile_sum(widest, start, continued, first, second, weights, panel_size, out)
+
+
+@device
+def _narrow_tile_product(vectors, rows, start, continued, first, second, weights, out):
+    """Multiply the rows of one tile by a panel of 2 vectors or 1; like `tile_product`."""
+    if vectors == 2:
+        pair = tile_zeros(ROWS_OF_PAIR, 2, start)
+        sum_rows(pair, rows, start, continued, first, second, weights, 0, out)
+    else:
+        one = tile_zeros(ROWS_OF_ONE, 1, start)
+        sum_rows(one, rows, start, continued, first, second, weights, 0, out)
 
 
 @inlined
@@ -158,47 +198,136 @@ def panel_vectors(columns, lanes):
     return 1
 
 
+@inlined
+def _copy_columns(rows, columns, source, source_row, target, target_row):
+    """Copy the first columns of some rows."""
+    lanes = width(source)
+    for row in range(rows):
+        for column in range(0, columns, lanes):
+            count = min(lanes, columns - column)
+            vector = load_first(source + (row * source_row + column), count)
+            store_first(vector, target + (row * target_row + column), count)
+
+
+@inlined
+def _tallest(vectors, panels):
+    """Rows of the tallest tile for so many panels of so many vectors."""
+    if panels > 1:
+        return 1
+    if vectors == 4:
+        return ROWS
+    if vectors == 2:
+        return ROWS_OF_PAIR
+    return ROWS_OF_ONE
+
+
 @device
-def product(rows, first, second, panels, columns, scratch, out, out_stride):
-    """Multiply rows by a packed matrix: ``out = start + [first | second] @ matrix``.
+def panels_product(blocks, rows, terms, panels, panel_rows, count, out):
+    """Multiply blocks of rows by whole panels: ``out = start + terms @ matrix``.
 
     Parameters
     ----------
-    rows : int
+    blocks, rows : int
+        Blocks, and rows in each. Tiles are cut within a block.
+    terms : Terms
+        Read.
+    panels, panel_rows : Pointer, int
+        Panels of 4 vectors, each (panel_rows, width): the start of every sum, then the matrix;
+        read.
+    count : int
+        Number of panels.
+    out : Place
+        Assigned.
+    """
+    across = 4 * width(panels)
+    size = panel_rows * across
+    none = Terms(0, 0, 0, terms.values, 0, 0)
+    panel = 0
+    while panel < count:
+        together = panels_at_once(rows, count - panel)
+        for block in range(blocks):
+            row = 0
+            while row < rows:
+                keep_loop()
+                height = next_rows(rows - row, _tallest(4, together))
+                place = out.start + (panel * out.panel + block * out.block + row * out.row)
+                tile_product(
+                    together,
+                    height,
+                    panels + panel * size,
+                    False,
+                    _rows_of(terms, block, row),
+                    none,
+                    panels + (panel * size + across),
+                    size,
+                    Place(place, 0, out.row, out.panel),
+                )
+                row += height
+        panel += together
+
+
+@device
+def product(
+    blocks, rows, first, second, panels, panel_rows, skipped, columns, continued, scratch, out
+):
+    """Multiply blocks of rows by a packed matrix: ``out = start + [first | second] @ matrix``.
+
+    A panel is used for all blocks before the next one: it stays in the cache.
+
+    Parameters
+    ----------
+    blocks, rows : int
+        Blocks, and rows in each. Tiles are cut within a block.
     first, second : Terms
         Read.
-    panels : Pointer
-        Column panels of 4, 2 or 1 vectors (`panel_vectors`), each (1 + first.count + second.count,
-        width): the start of every sum, then the matrix. Padded with zeros; read.
+    panels, panel_rows : Pointer, int
+        Column panels of 4, 2 or 1 vectors (`panel_vectors`), each (panel_rows, width): the start of
+        every sum, then the matrix. Padded with zeros; read.
+    skipped : int
+        Rows of the matrix before that of the first term.
     columns : int
+    continued : bool
+        Whether sums start from what stands in `out` instead.
     scratch : Pointer
         `TILE_VECTORS` vectors.
-    out, out_stride : Pointer, int
-        (rows, columns), row r at ``out[r * out_stride]``, assigned.
+    out : Place
+        (blocks, rows, columns), assigned; columns stand side by side.
     """
-    lanes = width(out)
-    rows_of_panel = 1 + first.count + second.count
+    lanes = width(scratch)
     column = 0
     while column < columns:
         left = columns - column
         vectors = panel_vectors(left, lanes)
-        panel = panels + column * rows_of_panel
-        terms = panel + vectors * lanes
-        place = out + column
-        if vectors == 4:
-            tile = tile_repeat(ROWS, 4, panel)
-            _product_panel(tile, ROWS, rows, first, second, terms, scratch, place, out_stride, left)
-        elif vectors == 2:
-            pair = tile_repeat(ROWS_OF_PAIR, 2, panel)
-            _product_panel(
-                pair, ROWS_OF_PAIR, rows, first, second, terms, scratch, place, out_stride, left
-            )
-        else:
-            one = tile_repeat(ROWS_OF_ONE, 1, panel)
-            _product_panel(
-                one, ROWS_OF_ONE, rows, first, second, terms, scratch, place, out_stride, left
-            )
-        column += vectors * lanes
+        across = vectors * lanes
+        together = panels_at_once(rows, left // across) if vectors == 4 else 1
+        panel = panels + column * panel_rows
+        size = panel_rows * across
+        weights = panel + (1 + skipped) * across
+        direct = left >= across and not continued
+        wanted = min(left, across * together)
+        held = across * together
+        for block in range(blocks):
+            row = 0
+            while row < rows:
+                keep_loop()
+                height = next_rows(rows - row, _tallest(vectors, together))
+                target = out.start + (block * out.block + row * out.row + column)
+                if continued:
+                    _copy_columns(height, wanted, target, out.row, scratch, held)
+                some, more = _rows_of(first, block, row), _rows_of(second, block, row)
+                place = Place(target if direct else scratch, 0, out.row if direct else held, across)
+                if vectors == 4:
+                    tile_product(
+                        together, height, panel, continued, some, more, weights, size, place
+                    )
+                else:
+                    _narrow_tile_product(
+                        vectors, height, panel, continued, some, more, weights, place
+                    )
+                if not direct:
+                    _copy_columns(height, wanted, scratch, held, target, out.row)
+                row += height
+        column += held
 
 
 class Block(NamedTuple):
@@ -213,28 +342,22 @@ class Block(NamedTuple):
 
 
 @inlined
-def merged(block):
-    """The same terms as one run where the rows of consecutive steps follow one another."""
-    follow = (
-        block.value_step == block.rows * block.value_row
-        and block.weight_step == block.rows * block.weight_row
-    )
-    if follow:
-        return Block(1, block.steps * block.rows, 0, block.value_row, 0, block.weight_row)
-    return block
-
-
-@inlined
 def _block_sum(tile, block, values, value_stride, weights, out):
     """Sum the outer products of one block into the tile and add it to `out`."""
-    for _ in range(block.steps):
+    value_jump = block.value_step - block.rows * block.value_row
+    weight_jump = block.weight_step - block.rows * block.weight_row
+    left = block.rows
+    for _ in range(block.steps * block.rows):
         keep_loop()
-        tile = accumulate(
-            tile, block.rows, values, value_stride, block.value_row, weights, block.weight_row
-        )
-        values = values + block.value_step
-        weights = weights + block.weight_step
-    tile_accumulate(tile, out, tile_width(tile))
+        tile = tile_rank1(tile, weights, 0, values, value_stride)
+        values = values + block.value_row
+        weights = weights + block.weight_row
+        left -= 1
+        if left == 0:
+            values = values + value_jump
+            weights = weights + weight_jump
+            left = block.rows
+    tile_accumulate(tile, out, panel_width(tile), 0)
 
 
 def outer_rows(tile, rows, block, values, value_stride, weights, out):
@@ -276,12 +399,13 @@ def outer_products(features, block, values, value_stride, weights, out):
     out : Pointer
         (features, 4 vectors), accumulated into.
     """
-    run = merged(block)
     tile = tile_zeros(ROWS, 4, out)
     feature = 0
     while feature < features:
         keep_loop()
         rows = next_rows(features - feature, ROWS)
         place = values + feature * value_stride
-        outer_rows(tile, rows, run, place, value_stride, weights, out + feature * tile_width(tile))
+        outer_rows(
+            tile, rows, block, place, value_stride, weights, out + feature * panel_width(tile)
+        )
         feature += rows

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from numba import prange
 
-from ..jit import device, kernel, parallel_kernel
+from ..jit import device, kernel, parallel_kernel, spliced
+from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import load_first, store, width
-from .gemm import TILE_VECTORS, Block, Terms, outer_products, product
+from .gemm import TILE_VECTORS, Block, Place, Terms, outer_products, product
 from .tables import BLOCK_TERMS, TASK_FEATURES
 from .workers import first_row
 
 
-@device
+@spliced
 def _worker_product(values, rows, terms, packed, columns, out, scratches, worker, workers):
     first = first_row(rows, worker, workers)
     count = first_row(rows, worker + 1, workers) - first
     source = address(values, first * terms)
     lanes = width(source)
     product(
+        1,
         count,
-        Terms(terms, source, terms),
-        Terms(0, source, 0),
+        Terms(1, terms, 0, source, 0, terms),
+        Terms(0, 0, 0, source, 0, 0),
         address(packed, 0),
+        1 + terms,
+        0,
         columns,
+        False,
         address(scratches, worker * TILE_VECTORS * lanes),
-        address(out, first * columns),
-        columns,
+        Place(address(out, first * columns), 0, columns, 0),
     )
 
 
@@ -49,7 +53,9 @@ def linear_product(values, rows, terms, packed, columns, out, scratches, worker,
     worker, workers : int
         Which share of the rows, of how many.
     """
+    mode = enter_default_mode()
     _worker_product(values, rows, terms, packed, columns, out, scratches, worker, workers)
+    restore_mode(mode)
 
 
 @parallel_kernel
@@ -57,7 +63,9 @@ def linear_product_parallel(values, rows, terms, packed, columns, out, scratches
     """All workers' rows at once; see `linear_product`."""
     for worker in prange(workers):
         share = int(worker)
+        mode = enter_default_mode()
         _worker_product(values, rows, terms, packed, columns, out, scratches, share, workers)
+        restore_mode(mode)
 
 
 @device
@@ -110,7 +118,7 @@ def _bias_gradient(dy, rows, outputs, bias):
             bias[output] += added
 
 
-@device
+@spliced
 def _worker_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, worker, workers):
     lanes = width(address(x, 0))
     size = (TASK_FEATURES + BLOCK_TERMS) * 4 * lanes
@@ -148,7 +156,9 @@ def linear_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, work
     worker, workers : int
         Which share of the tasks, of how many.
     """
+    mode = enter_default_mode()
     _worker_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, worker, workers)
+    restore_mode(mode)
 
 
 @parallel_kernel
@@ -156,4 +166,6 @@ def linear_gradients_parallel(x, dy, rows, inputs, outputs, weight, bias, scratc
     """All workers' shares at once; see `linear_gradients`."""
     for worker in prange(workers):
         share = int(worker)
+        mode = enter_default_mode()
         _worker_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, share, workers)
+        restore_mode(mode)

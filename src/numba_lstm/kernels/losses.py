@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from ..jit import inlined, kernel
+from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import (
     broadcast,
@@ -89,6 +90,7 @@ def softmax_cross_entropy(y, targets, weights, classes, dy):
     -------
     float
     """
+    mode = enter_default_mode()
     total = 0.0
     for index in range(targets.size):
         row = address(y, index * classes)
@@ -114,6 +116,7 @@ def softmax_cross_entropy(y, targets, weights, classes, dy):
             left = classes - j
             _store_next(_load_next(slope + j, left) * scale, slope + j, left)
         slope[target] = slope_of_target
+    restore_mode(mode)
     return total
 
 
@@ -134,6 +137,7 @@ def squared_error(y, target, weights, dy):
     -------
     float
     """
+    mode = enter_default_mode()
     total = 0.0
     count = y.size // weights.size
     for index in range(weights.size):
@@ -156,4 +160,5 @@ def squared_error(y, target, weights, dy):
                 _store_next(difference * scale, slope + j, left)
             added += lane_sum(squares)
         total += weight * added
+    restore_mode(mode)
     return total

@@ -22,12 +22,23 @@ CALL = np.dtype(
             "y_step",  # strides of y and dy
             "y_row",
             "input_gradient",  # 1 if dx is wanted
+            # what of it this call runs
+            "first_layer",
+            "last_layer",  # excluded
+            "first_direction",
+            "last_direction",  # excluded
+            "start",  # first step
+            "stop",  # step behind the last
+            "segment",  # number of this piece of the sequence
+            "recomputed",  # 1 if a forward pass only restores what backward needs
             # in the workspace
-            "h_slots",  # hidden states kept: T + 1 for training, or 2
-            "c_slots",  # cell states kept: T + 1 for training, or 1
+            "ahead",  # steps whose inputs are projected ahead of the recurrence; 0 for none
+            "gate_steps",  # steps whose gates are kept; 0: every tile passes through a scratch
+            "dx_steps",  # steps of one product for dx
+            "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
             "scratch_size",
-            "doutputs",  # place of the gradients of a layer's outputs, (T, B, D H)
+            "flags",  # place of what workers tell one another
             # dropout
             "dropped",  # share dropped, in units of 2**-53
             "seed",
@@ -43,8 +54,7 @@ CELL = np.dtype(
             "inputs",  # I, or D H of the layer below
             "hidden",  # H
             "reverse",  # 1 if it runs from the last step to the first
-            "state_row",  # stride of h, c, dh and dc over the rows of the batch: H padded
-            "gates_row",  # the same of the gates
+            "state_row",  # stride of c, dh and dc over the rows of the batch: H padded
             # in what is packed for the forward pass
             "panels",  # (H / W, 1 + I + H, 4, W): bias, weight_ih, weight_hh
             # in what is packed for the backward pass
@@ -55,12 +65,17 @@ CELL = np.dtype(
             "weight_hh",
             "bias",  # -1 if there is none
             # in the workspace
-            "h",  # (h_slots, B, state_row)
+            "h",  # (2, B, state_row), the newest two; inference only
             "c",  # (c_slots, B, state_row)
-            "gates",  # (T, B, gates_row) for training; dgates afterwards
+            "gates",  # (H / W, gate_steps, B, 4, W); dgates after backward
+            "gates_panel",  # stride of the gates over H / W
+            "outputs",  # (steps, B, D H), shared by the directions; for training also a step before
+            "source",  # the same of the layer below, with dropout
+            "doutputs",  # gradients of the outputs; unused in the last layer
+            "marks",  # (segments, 2, B, state_row): h and c before each; training only
             "dh",  # (B, state_row)
             "dc",  # (B, state_row)
-            "outputs",  # (T, B, D H), shared by the directions; unused in the last layer
+            "partial",  # (H / W, 1 + I + H, 4, W): sums of weight gradients
         )
     ]
 )
@@ -70,3 +85,5 @@ CELL = np.dtype(
 BLOCK_TERMS = 192
 # Features of one task of weight gradients: with four vectors each they stay in L1.
 TASK_FEATURES = 48
+# Numbers of float32 in a cache line.
+FLOATS_OF_LINE = 16

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from ..jit import kernel
+from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import broadcast, fma, lane_sum, load, width
 
@@ -31,11 +32,13 @@ def sgd_update(parameters, gradients, velocity, lr, momentum, weight_decay, nest
         In the dtype of the arrays.
     nesterov : bool
     """
+    mode = enter_default_mode()
     for k in range(parameters.size):
         slope = gradients[k] + weight_decay * parameters[k]
         velocity[k] = momentum * velocity[k] + slope
         slope = slope + momentum * velocity[k] if nesterov else velocity[k]
         parameters[k] = parameters[k] - lr * slope
+    restore_mode(mode)
 
 
 @kernel
@@ -77,12 +80,14 @@ def adam_update(
         ``sqrt(1 - beta2**t)``.
     eps : float
     """
+    mode = enter_default_mode()
     for k in range(parameters.size):
         parameter = parameters[k] * decay
         slope = gradients[k] + weight_decay * parameter
         mean[k] = beta1 * mean[k] + rest1 * slope
         square[k] = beta2 * square[k] + rest2 * (slope * slope)
         parameters[k] = parameter - step * (mean[k] / (math.sqrt(square[k]) / root + eps))
+    restore_mode(mode)
 
 
 @kernel
@@ -102,11 +107,13 @@ def rmsprop_update(
     lr, alpha, rest, eps, momentum, weight_decay : float
         In the dtype of the arrays; rest is 1 - alpha.
     """
+    mode = enter_default_mode()
     for k in range(parameters.size):
         slope = gradients[k] + weight_decay * parameters[k]
         square[k] = alpha * square[k] + rest * (slope * slope)
         velocity[k] = momentum * velocity[k] + slope / (math.sqrt(square[k]) + eps)
         parameters[k] = parameters[k] - lr * velocity[k]
+    restore_mode(mode)
 
 
 @kernel
@@ -123,6 +130,7 @@ def square_sum(values):
     float
         In float64. It overflows or is NaN where a number is not finite or its square overflows.
     """
+    mode = enter_default_mode()
     start = address(values, 0)
     lanes = width(start)
     whole = values.size // lanes * lanes
@@ -135,6 +143,7 @@ def square_sum(values):
         total += lane_sum(run)
     for k in range(whole, values.size):
         total += float(values[k]) * float(values[k])
+    restore_mode(mode)
     return total
 
 
@@ -149,5 +158,7 @@ def scale(values, factor):
     factor : float
         In the dtype of the array.
     """
+    mode = enter_default_mode()
     for k in range(values.size):
         values[k] = values[k] * factor
+    restore_mode(mode)

@@ -34,12 +34,26 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(manager, tile, kind)
 
 
-def _row_starts(builder: Any, tile: Tile, pointer: Any, stride: Any) -> list[Any]:
-    """Emit the address of every row."""
-    return [
-        offset(builder, pointer, builder.mul(stride, ir.Constant(ir.IntType(64), row)))
-        for row in range(tile.rows)
-    ]
+# Vectors in a row of a panel. Wider tiles take several panels side by side.
+PANEL_VECTORS = 4
+
+
+def _places(
+    builder: Any, tile: Tile, pointer: Any, row_stride: Any, panel_stride: Any
+) -> list[Any]:
+    """Emit the address of every vector, row by row."""
+
+    def times(stride: Any, count: int) -> Any:
+        return builder.mul(stride, ir.Constant(ir.IntType(64), count))
+
+    places = []
+    for row in range(tile.rows):
+        start = offset(builder, pointer, times(row_stride, row))
+        for v in range(tile.vectors):
+            panel, vector = divmod(v, PANEL_VECTORS)
+            place = offset(builder, start, times(panel_stride, panel)) if panel else start
+            places.append(offset(builder, place, vector * tile.vector.width))
+    return places
 
 
 def _literal_tile(rows: Any, vectors: Any, pointer: Any) -> Tile | None:
@@ -66,31 +80,33 @@ def tile_zeros(typing_context: Any, rows: Any, vectors: Any, pointer: Any) -> An
     return tile(rows, vectors, pointer), generate
 
 
-@intrinsic(prefer_literal=True)
-def tile_repeat(typing_context: Any, rows: Any, vectors: Any, pointer: Any) -> Any:
-    """Tile whose every row is the vectors at `pointer`."""
-    tile = _literal_tile(rows, vectors, pointer)
-    if tile is None:
+@intrinsic
+def tile_load(
+    typing_context: Any, shape: Any, pointer: Any, row_stride: Any, panel_stride: Any
+) -> Any:
+    """Tile of the shape of another, with the vectors at `pointer`.
+
+    Rows are `row_stride` numbers apart: with a stride of 0 all of them are the same.
+    """
+    if not (isinstance(shape, Tile) and isinstance(pointer, Pointer)):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for v in range(tile.vectors):
-            place = offset(builder, arguments[2], v * tile.vector.width)
-            loaded = emit_load(builder, tile.vector, place)
-            for row in range(tile.rows):
-                value = builder.insert_value(value, loaded, row * tile.vectors + v)
+        value = ir.Constant(context.get_value_type(shape), ir.Undefined)
+        for index, place in enumerate(_places(builder, shape, *arguments[1:])):
+            loaded = emit_load(builder, shape.vector, place)
+            value = builder.insert_value(value, loaded, index)
         return value
 
-    return tile(rows, vectors, pointer), generate
+    return shape(shape, pointer, types.int64, types.int64), generate
 
 
 @intrinsic
-def tile_width(typing_context: Any, tile: Any) -> Any:
-    """Numbers in a row of `tile`, a constant to the compiler."""
+def panel_width(typing_context: Any, tile: Any) -> Any:
+    """Numbers in a row of a panel that `tile` reads, a constant to the compiler."""
     if not isinstance(tile, Tile):
         return None
-    count = tile.vectors * tile.vector.width
+    count = min(tile.vectors, PANEL_VECTORS) * tile.vector.width
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return ir.Constant(ir.IntType(64), count)
@@ -115,57 +131,63 @@ def tile_without_last_row(typing_context: Any, tile: Any) -> Any:
 
 
 @intrinsic
-def tile_store(typing_context: Any, tile: Any, pointer: Any, stride: Any) -> Any:
-    """Write the rows of `tile` to `pointer`, `stride` numbers apart."""
+def tile_store(
+    typing_context: Any, tile: Any, pointer: Any, row_stride: Any, panel_stride: Any
+) -> Any:
+    """Write `tile` to `pointer`, its rows and panels so many numbers apart."""
     if not (isinstance(tile, Tile) and isinstance(pointer, Pointer)):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, start, step = arguments
-        for row, place in enumerate(_row_starts(builder, tile, start, step)):
-            for v in range(tile.vectors):
-                part = builder.extract_value(value, row * tile.vectors + v)
-                target = offset(builder, place, v * tile.vector.width)
-                emit_store(builder, tile.vector, part, target)
+        for index, place in enumerate(_places(builder, tile, *arguments[1:])):
+            part = builder.extract_value(arguments[0], index)
+            emit_store(builder, tile.vector, part, place)
         return context.get_dummy_value()
 
-    return types.void(tile, pointer, types.int64), generate
+    return types.void(tile, pointer, types.int64, types.int64), generate
 
 
 @intrinsic
-def tile_accumulate(typing_context: Any, tile: Any, pointer: Any, stride: Any) -> Any:
-    """Add the rows of `tile` to what stands at `pointer`, `stride` numbers apart."""
+def tile_accumulate(
+    typing_context: Any, tile: Any, pointer: Any, row_stride: Any, panel_stride: Any
+) -> Any:
+    """Add `tile` to what stands at `pointer`, its rows and panels so many numbers apart."""
     if not (isinstance(tile, Tile) and isinstance(pointer, Pointer)):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, start, step = arguments
-        for row, place in enumerate(_row_starts(builder, tile, start, step)):
-            for v in range(tile.vectors):
-                part = builder.extract_value(value, row * tile.vectors + v)
-                target = offset(builder, place, v * tile.vector.width)
-                total = builder.fadd(emit_load(builder, tile.vector, target), part)
-                emit_store(builder, tile.vector, total, target)
+        for index, place in enumerate(_places(builder, tile, *arguments[1:])):
+            part = builder.extract_value(arguments[0], index)
+            total = builder.fadd(emit_load(builder, tile.vector, place), part)
+            emit_store(builder, tile.vector, total, place)
         return context.get_dummy_value()
 
-    return types.void(tile, pointer, types.int64), generate
+    return types.void(tile, pointer, types.int64, types.int64), generate
 
 
 @intrinsic
-def tile_rank1(typing_context: Any, tile: Any, weights: Any, values: Any, stride: Any) -> Any:
-    """Tile with ``tile[r, v] + values[r * stride] * weights[v]``, fused, in every place."""
+def tile_rank1(
+    typing_context: Any, tile: Any, weights: Any, panel_stride: Any, values: Any, row_stride: Any
+) -> Any:
+    """Tile with ``tile[r, v] + values[r * row_stride] * weights[v]``, fused, in every place.
+
+    Vectors beyond those of one panel stand `panel_stride` numbers further on.
+    """
     if not (
         isinstance(tile, Tile) and isinstance(weights, Pointer) and isinstance(values, Pointer)
     ):
         return None
+    one_row = Tile(tile.vector.dtype, 1, tile.vectors)
+    one_column = Tile(tile.vector.dtype, tile.rows, 1)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, weight_place, value_place, step = arguments
+        value, weight_place, weight_panel, value_place, value_row = arguments
+        none = ir.Constant(ir.IntType(64), 0)
         loaded = [
-            emit_load(builder, tile.vector, offset(builder, weight_place, v * tile.vector.width))
-            for v in range(tile.vectors)
+            emit_load(builder, tile.vector, place)
+            for place in _places(builder, one_row, weight_place, none, weight_panel)
         ]
-        for row, place in enumerate(_row_starts(builder, tile, value_place, step)):
+        for row, place in enumerate(_places(builder, one_column, value_place, value_row, none)):
             repeated = emit_broadcast(builder, tile.vector, builder.load(place))
             for v in range(tile.vectors):
                 index = row * tile.vectors + v
@@ -174,7 +196,7 @@ def tile_rank1(typing_context: Any, tile: Any, weights: Any, values: Any, stride
                 value = builder.insert_value(value, total, index)
         return value
 
-    return tile(tile, weights, values, types.int64), generate
+    return tile(tile, weights, types.int64, values, types.int64), generate
 
 
 @intrinsic
