@@ -14,6 +14,7 @@ try:
     from .parameters import Parameters
     from .storage import FormatError, load
     from .trainer import Trainer
+    from .warmup import warmup
 finally:
     if _collecting:
         _gc.enable()
@@ -37,4 +38,5 @@ __all__ = [
     "load",
     "mse",
     "softmax_cross_entropy",
+    "warmup",
 ]

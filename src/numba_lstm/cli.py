@@ -1,4 +1,4 @@
-"""The command ``numba-lstm``: train, generate, evaluate, info."""
+"""The command ``numba-lstm``: train, generate, evaluate, warmup, info."""
 
 from __future__ import annotations
 
@@ -44,11 +44,13 @@ from .language_model.plot import draw
 from .language_model.run import CHECKPOINT, MODEL, PICTURE
 from .simd import cpu
 from .storage import load
+from .warmup import warmup as warm_up
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _BAD_INPUT_STATUS = 2
 _INTERRUPTED_STATUS = 130
+_NO_CACHE = "none can be written: kernels compile in each process"
 # How long a training step and its checkpoint may take after Ctrl-C.
 _SECONDS_TO_FINISH = 0.7
 # Plain lines, where nobody watches a bar.
@@ -396,6 +398,35 @@ def evaluate(model: Path, text: Path, threads: int | None) -> None:
     click.echo(f"{bits:.4f} bits per character")
 
 
+@main.command()
+@click.option(
+    "--dtype",
+    "dtypes",
+    type=click.Choice(["float32", "float64"]),
+    multiple=True,
+    default=("float32", "float64"),
+    help="Of the models to come; may be given twice. Both by default.",
+)
+@click.option("--inference", is_flag=True, help="Leave the kernels of training out.")
+@click.option("--threads", type=int, help="Upper bound of threads of the calls to come.")
+def warmup(dtypes: tuple[str, ...], inference: bool, threads: int | None) -> None:
+    """Compile all kernels ahead of their first use, as in the build of a container."""
+    kernels = warm_up(dtypes=dtypes, training=not inference, threads=threads)
+    for kernel in kernels:
+        how = "compiled" if kernel.compiled else "from the cache"
+        how += "" if kernel.kept else ", not kept"
+        click.echo(f"{kernel.name:<36}  {kernel.dtype}  {kernel.seconds:6.2f} s  {how}")
+    compiled = sum(kernel.compiled for kernel in kernels)
+    lost = sum(not kernel.kept for kernel in kernels)
+    click.echo(
+        f"{compiled} kernels compiled, {len(kernels) - compiled} from the cache, "
+        f"in {sum(kernel.seconds for kernel in kernels):.1f} s"
+    )
+    click.echo(f"kernel cache  {jit.cache_folder() or _NO_CACHE}")
+    if lost and jit.cache_folder():
+        click.echo(f"{lost} kernels could not be written there, and compile in each process")
+
+
 def _size(count: int) -> str:
     """Bytes in the largest unit that makes them a whole number."""
     return f"{count >> 20} MiB" if count % (1 << 20) == 0 else f"{count >> 10} KiB"
@@ -411,8 +442,7 @@ def info() -> None:
         "tile": f"{ROWS} rows x 4 vectors of {cpu.vector_registers()} registers",
         "caches": f"L1 {level1}, L2 {level2}, L3 {level3}",
         "threads": f"{threads.available()} of {cpu.cores()} cores, layer {threads.layer()}",
-        "kernel cache": jit.cache_folder()
-        or "none can be written: kernels compile in each process",
+        "kernel cache": jit.cache_folder() or _NO_CACHE,
         "versions": (
             f"numba-lstm {__version__}, numba {numba.__version__}, "
             f"llvmlite {llvmlite.__version__}, NumPy {np.__version__}, "
