@@ -92,11 +92,44 @@ def test_after_a_warmup_nothing_compiles():
     assert fresh(USE) == []
 
 
+COMPILE = """
+import json
+import numpy as np
+from numba.core import event
+import numba_lstm as nl
+
+lstm = nl.LSTM(30, 40, dtype="float32")
+before = lstm.parameters.flat.copy(), lstm.dropout_state
+ready = [[kernel.name for kernel in lstm.compile(training=training)] for training in (False, True)]
+assert np.array_equal(lstm.parameters.flat, before[0]) and lstm.dropout_state == before[1]
+with event.install_recorder("numba:compile") as compiled:
+    for threads in (1, 2):
+        lstm.forward(lstm(np.ones((40, 16, 30)), threads=threads)[0][..., :30], threads=threads)
+        lstm.backward(np.ones((40, 16, 40)), threads=threads)
+print(json.dumps({"ready": ready, "compilations": len(compiled.buffer)}))
+"""
+
+
+def test_a_model_compiles_what_it_needs():
+    seen = fresh(COMPILE)
+    inference, training = seen["ready"]
+    assert inference == [
+        *("panels.pack_cells", "forward.lstm_forward", "forward.lstm_forward_parallel")
+    ]
+    assert sorted(training) == [
+        *("backward.lstm_backward", "backward.lstm_backward_parallel"),
+        *("backward.lstm_gradients", "backward.lstm_gradients_parallel"),
+        "panels.pack_products",
+    ]
+    assert seen["compilations"] == 0
+
+
 ONE_THREAD = """
 import json
 import numba_lstm as nl
 from numba.np.ufunc import parallel
 few = nl.warmup(dtypes=[float], training=False, threads=1)
+few += nl.LSTM(3, 4, dtype="float64", threads=1).compile(training=True)
 print(json.dumps([sorted(k.name for k in few if k.dtype == "float64"), parallel._is_initialized]))
 """
 
@@ -104,8 +137,9 @@ print(json.dumps([sorted(k.name for k in few if k.dtype == "float64"), parallel.
 def test_with_one_thread_no_threads_start():
     names, started = fresh(ONE_THREAD)
     assert names == [
-        *("forward.lstm_forward", "linear.linear_product"),
-        *("panels.pack_cells", "panels.pack_matrix"),
+        *("backward.lstm_backward", "backward.lstm_gradients", "forward.lstm_forward"),
+        *("linear.linear_product", "panels.pack_cells", "panels.pack_matrix"),
+        "panels.pack_products",
     ]
     assert not started
 
@@ -136,6 +170,8 @@ def test_bad_arguments_compile_nothing(arguments, error, message):
     before = list(jit._warm)
     with pytest.raises(error, match=message):
         nl.warmup(**arguments)
+    with pytest.raises(TypeError, match="training must be"):
+        nl.LSTM(3, 4).compile(training=None)
     assert jit._warm == before
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import jit
 from . import threads as threading_of_kernels
 from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
+from .jit import WarmKernel
 from .kernels import backward, forward
 from .kernels.panels import pack_cells, pack_products
 from .kernels.tables import CALL
@@ -532,6 +534,38 @@ class LSTM(Layer):
         kept = boolean("training", training)
         plan = layout(self.config, steps, batch, kept, self._threads(None), segment if kept else 0)
         return plan.size * self.config.numpy_dtype.itemsize
+
+    def compile(self, *, training: bool = False) -> list[WarmKernel]:
+        """Compile what calls of this model need, or load it from the cache, ahead of the first one.
+
+        Parameters
+        ----------
+        training : bool
+            For `forward` and `backward` as well.
+
+        Returns
+        -------
+        list of WarmKernel
+            What was not ready before, in order.
+
+        Raises
+        ------
+        TypeError
+            If `training` is no bool.
+        """
+        wanted = boolean("training", training)
+        entry_points: list[Callable[..., Any]] = [forward.lstm_forward]
+        with jit.warming() as ready:
+            # Kernels know sizes at run time only: those of the smallest model are this one's.
+            smallest = LSTM(1, 1, dtype=self.config.dtype, threads=1)
+            y, _ = smallest(np.ones((1, 1, 1)))
+            if wanted:
+                smallest.forward(y)
+                smallest.backward(y)
+                entry_points += [backward.lstm_backward, backward.lstm_gradients]
+            if self.threads != 1:
+                jit.compile_parallel_twins(*entry_points)
+        return ready
 
     # State dictionaries, with PyTorch's names.
 
