@@ -151,49 +151,111 @@ def test_training_takes_the_way_of_pytorch():
     )
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_changes_nothing(number):
-    model = language_model()
-    trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters), clip=1.0)
-    trainer.step(*batch_of_tokens(0))
-    before, gradients = trainer.state_dict(), model.gradients.flat.copy()
-    version = model.parameters.version
-    trainer.loss = lambda y, target: (number, np.ones_like(y))
-    with pytest.raises(FloatingPointError, match=f"the loss must be finite; got {number}"):
-        trainer.step(*batch_of_tokens(1))
-    assert_same_state(trainer.state_dict(), before)
-    np.testing.assert_array_equal(model.gradients.flat, gradients)
-    assert model.parameters.version == version
-    trainer.loss = softmax_cross_entropy
-    trainer.step(*batch_of_tokens(1))
+class Spoiled:
+    """A loss that is another one, but for the batches that are to be spoiled."""
+
+    def __init__(self, loss, number, slope):
+        self.loss, self.number, self.slope = loss, number, slope
+        self.spoils = False
+
+    def __call__(self, y, target):
+        loss, dy = self.loss(y, target)
+        if not self.spoils:
+            return loss, dy
+        dy[0, :2] = self.slope
+        return self.number, dy
+
+
+def learning_model(kind, loss, **options):
+    """A trainer of a stack of LSTMs with dropout; the layer above it takes numbers as they are."""
+    model = Sequential(
+        LSTM(I, H, 2, dropout=0.5, seed=0),
+        LSTM(H, H, 2, dropout=0.5, seed=1),
+        Linear(H, 1, seed=0),
+        threads=1,
+    )
+    momentum = {"momentum": 0.9} if kind in (SGD, RMSprop) else {}
+    return Trainer(model, loss, kind(model.parameters, lr=0.05, **momentum), **options)
+
+
+SPOILS = [
+    (math.nan, 1.0, r"the loss must be finite; got nan"),
+    (math.inf, 1.0, r"the loss must be finite; got inf"),
+    (-math.inf, 1.0, r"the loss must be finite; got -inf"),
+    (1.0, math.nan, r"gradients must be finite; 0\.weight_ih_l0 is not"),
+    (1.0, math.inf, r"gradients must be finite; 0\.weight_ih_l0 is not"),
+    # The sum of two is too large, and they are damped on the way down.
+    (1.0, 3e38, r"gradients must be finite; 2\.bias is not"),
+    (1.0, 1e30, r"a finite norm; every one is finite, but their squares overflow"),
+]
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize(
-    ("slope", "first"),
-    [
-        (math.nan, "0.weight_ih_l0"),
-        (math.inf, "0.weight_ih_l0"),
-        (3e38, "1.bias"),  # The sum of two is too large, and they are damped on the way down.
-        (1e30, "their norm"),
-    ],
-)
-def test_a_gradient_that_is_not_finite_is_named_and_changes_nothing(slope, first, clip):
-    def loss(y, target):
-        dy = np.zeros_like(y)
-        dy[0, :2] = slope
-        return 1.0, dy
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW, RMSprop])
+@pytest.mark.parametrize(("number", "slope", "message"), SPOILS)
+@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
+def test_a_batch_that_is_not_finite_leaves_no_trace(nonfinite, number, slope, message, kind, clip):
+    spoiled = Spoiled(mse, number, slope)
+    trainer = learning_model(kind, spoiled, clip=clip, nonfinite=nonfinite)
+    twin = learning_model(kind, mse, clip=clip)
+    hx = before = None
+    for seed in range(4):
+        x, _ = batch_of_numbers(seed)
+        target = x[..., :1]
+        if seed in (1, 2):
+            state, version = trainer.state_dict(), trainer.model.parameters.version
+            spoiled.spoils = True
+            if nonfinite == "raise":
+                with pytest.raises(FloatingPointError, match=message):
+                    trainer.step(x, target, hx)
+            else:
+                with pytest.warns(RuntimeWarning, match=f"no update: .*{message}"):
+                    loss, given = trainer.step(x, target, hx)
+                np.testing.assert_equal(loss, number)
+                assert given is hx
+            spoiled.spoils = False
+            assert_same_state(trainer.state_dict(), state)
+            assert trainer.model.parameters.version == version
+        else:
+            loss, hx = trainer.step(x, target, hx)
+            expected, before = twin.step(x, target, before)
+            assert loss == expected
+            np.testing.assert_array_equal(hx, before)
+    assert_same_state(trainer.state_dict(), twin.state_dict())
+    assert trainer.skipped == (2 if nonfinite == "skip" else 0)
 
-    model = Sequential(LSTM(I, H, seed=0, threads=1), Linear(H, 1, seed=0, threads=1))
-    trainer = Trainer(model, loss, Adam(model.parameters), clip=clip)
-    before = trainer.state_dict()
-    with pytest.raises(FloatingPointError, match=f"gradients must be finite; {first} is not"):
-        trainer.step(*batch_of_numbers(0))
+
+def test_inputs_that_are_not_finite_show_in_the_loss():
+    model = LSTM(I, H, 2, dropout=0.5, seed=0, threads=1)
+    trainer = Trainer(model, mse, Adam(model.parameters), nonfinite="skip")
+    x, target = batch_of_numbers(0)
+    _, hx = trainer.step(x, target)
+    before, gradients = trainer.state_dict(), model.gradients.flat.copy()
+    x[2, 1, 3] = math.nan
+    with pytest.warns(RuntimeWarning, match="no update: the loss must be finite; got nan"):
+        loss, given = trainer.step(x, target, hx)
+    assert math.isnan(loss)
+    assert given is hx
     assert_same_state(trainer.state_dict(), before)
+    np.testing.assert_array_equal(model.gradients.flat, gradients)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_gradients_that_are_not_finite_can_be_looked_at(clip):
+    """Clipping does not spread what is not finite, nor scale the others to zero."""
+    model = Sequential(LSTM(I, H, seed=0, threads=1), Linear(H, 2, seed=0, threads=1))
+    spoiled = Spoiled(mse, 1.0, [math.inf, 1.0])
+    spoiled.spoils = True
+    trainer = Trainer(model, spoiled, Adam(model.parameters), clip=clip)
+    x, _ = batch_of_numbers(0)
+    with pytest.raises(FloatingPointError, match=r"0\.weight_ih_l0 is not"):
+        trainer.step(x, x[..., :2])
+    np.testing.assert_array_equal(np.isinf(model.gradients["1.bias"]), [True, False])
+    assert model.gradients["1.bias"][1] > 1.0
 
 
 def test_a_refused_batch_changes_nothing():
-    model = language_model()
+    model = language_model(dropout=0.5)
     trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters))
     before = trainer.state_dict()
     x, target = batch_of_tokens(0)
@@ -282,6 +344,7 @@ def test_a_refused_state_changes_nothing(changes, error, message):
         ({"clip": 0}, ValueError, "clip must be finite and > 0; got 0"),
         ({"clip": math.nan}, ValueError, "clip must be finite and > 0; got nan"),
         ({"clip": "1"}, TypeError, "clip must be a number; got '1'"),
+        ({"nonfinite": "ignore"}, ValueError, "nonfinite must be one of raise, skip; got 'ignore'"),
     ],
 )
 def test_refuses(changes, error, message):

@@ -352,7 +352,8 @@ def clip_by_global_norm(gradients: Parameters, max_norm: float) -> float:
     Parameters
     ----------
     gradients : Parameters
-        Multiplied by ``min(1, max_norm / (norm + 1e-6))``.
+        Multiplied by ``min(1, max_norm / (norm + 1e-6))``; left as they are if the norm is not
+        finite.
     max_norm : float
         Above 0.
 
@@ -369,7 +370,7 @@ def clip_by_global_norm(gradients: Parameters, max_norm: float) -> float:
     most = number("max_norm", max_norm, above=0.0)
     norm = global_norm(gradients)
     factor = most / (norm + 1e-6)
-    if factor < 1:
+    if math.isfinite(norm) and factor < 1:
         with gradients.edit() as flat:
             updates.scale(flat, gradients.dtype.type(factor))
     return norm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,11 +20,15 @@ Loss = Callable[[Any, Any], tuple[float, FloatArray]]
 Model = LSTM | Sequential
 
 
-def _first_not_finite(gradients: Parameters) -> str:
-    """Name of the first array with a NaN or an infinity; finite ones can have an infinite norm."""
-    return next(
-        (name for name, array in gradients.items() if not np.isfinite(array).all()), "their norm"
-    )
+_NONFINITE = ("raise", "skip")
+
+
+def _not_finite(gradients: Parameters) -> str:
+    """Say why gradients have no finite norm."""
+    for name, array in gradients.items():
+        if not np.isfinite(array).all():
+            return f"gradients must be finite; {name} is not"
+    return "gradients must have a finite norm; every one is finite, but their squares overflow"
 
 
 class Trainer:
@@ -39,6 +44,17 @@ class Trainer:
         Of the model's parameters.
     clip : float, optional
         Largest norm of the gradients.
+    nonfinite : {"raise", "skip"}
+        What follows from a loss, a gradient or a norm of the gradients that is not finite: a
+        FloatingPointError, or a RuntimeWarning and no update. Either names what it found first,
+        the loss or an array of gradients in the order of the parameters, and either leaves
+        `state_dict` as it was: parameters, moments, the count of steps, and the count of calls
+        that dropout draws its masks from. The training goes on as if the batch had not been.
+
+    Attributes
+    ----------
+    skipped : int
+        Batches without an update so far.
 
     Raises
     ------
@@ -47,7 +63,13 @@ class Trainer:
     """
 
     def __init__(
-        self, model: Model, loss: Loss, optimizer: Optimizer, *, clip: float | None = None
+        self,
+        model: Model,
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        clip: float | None = None,
+        nonfinite: str = "raise",
     ) -> None:
         if not isinstance(model, (LSTM, Sequential)):
             raise TypeError(f"model must be an LSTM or a Sequential; got {model!r}")
@@ -59,10 +81,14 @@ class Trainer:
             raise ValueError(
                 "optimizer must be one of model.parameters; got one of other parameters"
             )
+        if nonfinite not in _NONFINITE:
+            raise ValueError(f"nonfinite must be one of {', '.join(_NONFINITE)}; got {nonfinite!r}")
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.clip = None if clip is None else number("clip", clip, above=0.0)
+        self.nonfinite = nonfinite
+        self.skipped = 0
 
     def step(self, x: Any, target: Any, hx: Any = None) -> tuple[float, Any]:
         """Learn from one batch.
@@ -84,19 +110,45 @@ class Trainer:
         loss : float
             Before the update.
         hx : tuple
-            State after the last step of x.
+            State after the last step of x; of a batch that was skipped the state as it was given,
+            since the other one may not be finite.
 
         Raises
         ------
         TypeError, ValueError
             If an argument has the wrong kind or shape.
         FloatingPointError
-            If the loss or a gradient is not finite; parameters and moments are as they were.
+            If the loss or a gradient is not finite and `nonfinite` is "raise".
+
+        Warns
+        -----
+        RuntimeWarning
+            If the loss or a gradient is not finite and `nonfinite` is "skip".
         """
+        dropout = self._dropout()
         y, state = self.model.forward(x, hx)
-        loss, dy = self.loss(y, target)
+        updated = False
+        try:
+            loss, dy = self.loss(y, target)
+            problem = self._go_back(loss, dy)
+            if problem is None:
+                self.optimizer.step(self.model.gradients)
+                updated = True
+        finally:
+            if not updated:
+                self._set_dropout(dropout)
+        if problem is None:
+            return loss, state
+        if self.nonfinite == "raise":
+            raise FloatingPointError(problem)
+        self.skipped += 1
+        warnings.warn(f"no update: {problem}", RuntimeWarning, stacklevel=2)
+        return loss, hx
+
+    def _go_back(self, loss: float, dy: FloatArray) -> str | None:
+        """Set the gradients of a batch; say what is not finite, if anything."""
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss must be finite; got {loss}")
+            return f"the loss must be finite; got {loss}"
         gradients = self.model.gradients
         gradients.zero()
         self.model.backward(dy, input_gradient=False)
@@ -105,12 +157,7 @@ class Trainer:
             if self.clip is None
             else clip_by_global_norm(gradients, self.clip)
         )
-        if not math.isfinite(norm):
-            raise FloatingPointError(
-                f"gradients must be finite; {_first_not_finite(gradients)} is not"
-            )
-        self.optimizer.step(gradients)
-        return loss, state
+        return None if math.isfinite(norm) else _not_finite(gradients)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return copies of all that determines the following steps.
@@ -123,7 +170,7 @@ class Trainer:
         """
         parameters = {f"parameters.{k}": v.copy() for k, v in self.model.parameters.items()}
         optimizer = {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
-        states = [[state["seed"], state["calls"]] for state in self._dropout_states()]
+        states = [[state["seed"], state["calls"]] for state in self._dropout()]
         dropout = np.array(states, np.int64).reshape(-1, 2)
         return {**parameters, **optimizer, "dropout": dropout}
 
@@ -152,7 +199,7 @@ class Trainer:
             arrays[name] = real_array(key, state[key], parameters.dtype)
             require_shape(key, arrays[name], shape)
         dropout = integer_array("dropout", state["dropout"])
-        require_shape("dropout", dropout, (len(self._dropout_states()), 2))
+        require_shape("dropout", dropout, (len(self._dropout()), 2))
         self.optimizer.load_state_dict(
             {
                 name.removeprefix("optimizer."): value
@@ -162,13 +209,16 @@ class Trainer:
         )
         for name, array in arrays.items():
             parameters[name] = array
-        states = [{"seed": seed, "calls": calls} for seed, calls in dropout.tolist()]
+        self._set_dropout([{"seed": seed, "calls": calls} for seed, calls in dropout.tolist()])
+
+    def _dropout(self) -> list[dict[str, int]]:
+        """State of dropout of every LSTM."""
+        state = self.model.dropout_state
+        return [state] if isinstance(state, dict) else state
+
+    def _set_dropout(self, states: list[dict[str, int]]) -> None:
+        """Take over what `_dropout` returned."""
         if isinstance(self.model, LSTM):
             (self.model.dropout_state,) = states
         else:
             self.model.dropout_state = states
-
-    def _dropout_states(self) -> list[dict[str, int]]:
-        """State of dropout of every LSTM."""
-        state = self.model.dropout_state
-        return [state] if isinstance(state, dict) else state
