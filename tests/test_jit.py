@@ -35,7 +35,7 @@ def scaled_sum(values, factor):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A cache folder of its own, and a list of kernels that nobody else sees."""
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(jit, "_folders", lambda: [tmp_path / "cache"])
     monkeypatch.setattr(jit, "_kernels", {})
     monkeypatch.setattr(jit, "_warm", [])
     return tmp_path / "cache"
@@ -67,7 +67,7 @@ def test_a_kernel_is_compiled_once(folder):
         kernel(np.arange(5.0), 3)
     assert ready == []
     assert len(files(folder)) == 2
-    assert jit.cache_folder() == str(files(folder)[0].parent)
+    assert jit.cache_folder() == str(folder)
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,47 @@ def test_a_folder_that_cannot_be_made_again(folder):
     folder.write_text("a file")
     assert call("float64", kernel) == (True, False)
     assert folder.read_text() == "a file"
+    assert jit.cache_folder() is None
+
+
+def test_a_folder_that_can_only_be_read_is_read(folder, monkeypatch):
+    """As in the image of a container: what is not there is kept in the next one."""
+    call("float32")
+    refuse = {"mkdir": Path.mkdir, "write_bytes": Path.write_bytes}
+
+    def read_only(name):
+        def refused(path, *arguments, **options):
+            if folder in (path, path.parent):
+                raise OSError(errno.EROFS, "Read-only file system")
+            return refuse[name](path, *arguments, **options)
+
+        return refused
+
+    for name in refuse:
+        monkeypatch.setattr(Path, name, read_only(name))
+    second = folder.parent / "second"
+    monkeypatch.setattr(jit, "_folders", lambda: [folder, second])
+    assert call("float32") == (False, True)
+    assert call("float64") == (True, True)
+    assert call("float64") == (False, True)
+    assert len(files(folder)) == len(files(second)) == 1
+    assert jit.cache_folder() == str(second)
+
+
+def test_folders_come_in_the_order_of_numba(monkeypatch, tmp_path):
+    beside = PACKAGE / "__pycache__"
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    assert jit._folders()[0] == beside
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert jit._folders()[:2] == [tmp_path / "numba_lstm", beside]
+    assert len(jit._folders()) == 3
+    monkeypatch.setattr(jit.AppDirs, "user_cache_dir", "~/.cache/numba")
+    assert jit._folders() == [tmp_path / "numba_lstm", beside]
 
 
 @pytest.mark.parametrize("step", ["write_bytes", "replace"])
 def test_a_full_disk_costs_time_only(folder, monkeypatch, step):
-    write = Path.write_bytes
+    write, replace = Path.write_bytes, Path.replace
 
     def refused(path, content):
         if step == "write_bytes":
@@ -137,8 +173,8 @@ def test_a_full_disk_costs_time_only(folder, monkeypatch, step):
     monkeypatch.setattr(Path, step, refused)
     assert call() == call() == (True, False)
     assert files(folder) == []
-    monkeypatch.undo()
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(folder))
+    working = {"write_bytes": write, "replace": replace}
+    monkeypatch.setattr(Path, step, working[step])
     assert call() == (True, True)
     assert call() == (False, True)
 
@@ -186,8 +222,7 @@ def test_two_that_fill_a_cache_at_once_do_not_mix_their_kernels(folder):
     """Every order in which two processes look for a kernel each, and then write it."""
     for number, order in enumerate(set(itertools.permutations("aabb"))):
         key = {name: (name, number) for name in "ab"}
-        cache = {name: jit._KernelFiles(folder, "kernel") for name in "ab"}
-        folder.mkdir(exist_ok=True)
+        cache = {name: jit._KernelFiles("kernel") for name in "ab"}
         looked = set()
         for name in order:
             if name in looked:
@@ -216,15 +251,26 @@ def mse(dtype):
 RIGHT = (4.0, 4.0)  # (3 - 1)^2, and 2 (3 - 1)
 
 
-def start(script, cache, **environment):
-    """Start a process with an empty environment of Numba and a cache folder."""
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package, without kernels beside it, that may be edited."""
+    copy = tmp_path / "numba_lstm"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def start(package, cache, script, **environment):
+    """Start a process with a package and a cache folder, and no other folder of the user's."""
     inherited = {name: value for name, value in os.environ.items() if "NUMBA_" not in name}
+    nowhere = str(package / "__init__.py" / "home")
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-B", "-c", script],
         env={
             **inherited,
-            "PYTHONPATH": str(PACKAGE.parent),
+            "PYTHONPATH": str(package.parent),
             "NUMBA_CACHE_DIR": str(cache),
+            "HOME": nowhere,
+            "XDG_CACHE_HOME": nowhere,
             **environment,
         },
         stdin=subprocess.PIPE,
@@ -241,10 +287,10 @@ def result(process):
     return json.loads(out)
 
 
-def loss(cache, change="", **environment):
+def loss(package, cache, change="", **environment):
     """Loss, gradient, whether the kernel was compiled, whether it is kept."""
     script = f"{MSE}\n{change}\nprint(json.dumps(mse('float32')))"
-    return tuple(result(start(script, cache, **environment)))
+    return tuple(result(start(package, cache, script, **environment)))
 
 
 def edit(path, old, new):
@@ -253,33 +299,24 @@ def edit(path, old, new):
     path.write_text(content.replace(old, new))
 
 
-@pytest.fixture
-def package(tmp_path):
-    """A copy of the package that may be edited."""
-    copy = tmp_path / "numba_lstm"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    return copy
-
-
 def test_an_edit_leaves_no_stale_kernel(package, tmp_path):
     cache = tmp_path / "cache"
-    copied = {"PYTHONPATH": str(package.parent)}
     vector = package / "simd" / "vector.py"
     minus, plus = '(operator.sub, "fsub")', '(operator.sub, "fadd")'
-    assert loss(cache, **copied) == (*RIGHT, True, True)
+    assert loss(package, cache) == (*RIGHT, True, True)
     # A process that began before the edit compiles what it has read.
     later = f"""
 from pathlib import Path
 path = Path({str(vector)!r})
 path.write_text(path.read_text().replace({minus!r}, {plus!r}))
 """
-    assert loss(cache, later, **copied) == (*RIGHT, False, True)
-    assert loss(cache, **copied) == (16.0, 8.0, True, True)
+    assert loss(package, cache, later) == (*RIGHT, False, True)
+    assert loss(package, cache) == (16.0, 8.0, True, True)
     edit(vector, plus, minus)
-    assert loss(cache, **copied) == (*RIGHT, False, True)
+    assert loss(package, cache) == (*RIGHT, False, True)
     shutil.rmtree(cache)
-    assert loss(cache, later, **copied) == (*RIGHT, True, True)
-    assert loss(cache, **copied) == (16.0, 8.0, True, True)
+    assert loss(package, cache, later) == (*RIGHT, True, True)
+    assert loss(package, cache) == (16.0, 8.0, True, True)
 
 
 LSTM = """
@@ -294,12 +331,11 @@ print(json.dumps(y.tolist()))
 @pytest.mark.exhaustive
 def test_an_edit_of_the_cell_changes_the_lstm(package, tmp_path):
     cache = tmp_path / "cache"
-    copied = {"PYTHONPATH": str(package.parent)}
-    right = result(start(LSTM, cache, **copied))
+    right = result(start(package, cache, LSTM))
     edit(package / "kernels" / "cell.py", "f = sigmoid(a_f)", "f = sigmoid(a_i)")
-    assert result(start(LSTM, cache, **copied)) != right
+    assert result(start(package, cache, LSTM)) != right
     edit(package / "kernels" / "cell.py", "f = sigmoid(a_i)", "f = sigmoid(a_f)")
-    assert result(start(LSTM, cache, **copied)) == right
+    assert result(start(package, cache, LSTM)) == right
 
 
 AVX2 = (
@@ -313,33 +349,32 @@ AVX2 = (
     or not all(llvm.get_host_cpu_features().get(name) for name in ("avx2", "fma")),
     reason="names CPUs of x86",
 )
-def test_another_cpu_has_its_own_entries(tmp_path):
+def test_another_cpu_has_its_own_entries(package, tmp_path):
+    cache = tmp_path / "cache"
     haswell = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2}
-    assert loss(tmp_path) == (*RIGHT, True, True)
-    assert loss(tmp_path, **haswell) == (*RIGHT, True, True)
-    assert loss(tmp_path) == (*RIGHT, False, True)
-    assert loss(tmp_path, **haswell) == (*RIGHT, False, True)
+    assert loss(package, cache) == (*RIGHT, True, True)
+    assert loss(package, cache, **haswell) == (*RIGHT, True, True)
+    assert loss(package, cache) == (*RIGHT, False, True)
+    assert loss(package, cache, **haswell) == (*RIGHT, False, True)
 
 
-def test_no_folder_can_be_written(package, tmp_path):
+def test_no_folder_can_be_written(package):
     """Neither the one that is asked for, nor beside the sources, nor the user's."""
-    file = tmp_path / "file"
-    file.write_text("")
-    (package / "kernels" / "__pycache__").write_text("")
-    nowhere = str(file / "cache")
+    (package / "__pycache__").write_text("a file")
+    nowhere = package / "__init__.py" / "cache"
     show = "assert jit.cache_folder() is None"
-    for _ in range(2):
-        seen = loss(
-            nowhere, show, PYTHONPATH=str(package.parent), HOME=nowhere, XDG_CACHE_HOME=nowhere
-        )
-        assert seen == (*RIGHT, True, False)
+    assert loss(package, nowhere, show) == (*RIGHT, True, False)
+    (package / "__pycache__").unlink()
+    assert loss(package, nowhere) == (*RIGHT, True, True)
+    assert loss(package, nowhere) == (*RIGHT, False, True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit on the size of files")
-def test_files_that_may_not_grow(tmp_path):
+def test_files_that_may_not_grow(package, tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
-    assert loss(tmp_path, limit) == (*RIGHT, True, False)
-    assert files(tmp_path) == []
+    before = files(package)
+    assert loss(package, tmp_path / "cache", limit) == (*RIGHT, True, False)
+    assert files(tmp_path) == before
 
 
 FILL = f"""
@@ -357,9 +392,9 @@ print(json.dumps([[fill(dtype) for dtype in order], [k.compiled for k in jit._wa
 """
 
 
-def filled(cache, *orders):
+def filled(package, cache, *orders):
     """Processes that begin at one moment: what each computes, and what it compiled."""
-    processes = [start(FILL, cache) for _ in orders]
+    processes = [start(package, cache, FILL) for _ in orders]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process, order in zip(processes, orders, strict=True):
@@ -371,14 +406,14 @@ def filled(cache, *orders):
 @pytest.mark.parametrize(
     "rounds", [1, pytest.param(10, marks=pytest.mark.exhaustive)], ids=["once", "often"]
 )
-def test_two_processes_fill_a_folder_at_once(tmp_path, rounds):
+def test_two_processes_fill_a_folder_at_once(package, tmp_path, rounds):
     squares = 4.0 * sum(k * k for k in range(1, 40))
     expected = [*RIGHT, squares, 2.0 * sum(range(1, 40))]
     for number in range(rounds):
         cache = tmp_path / str(number)
-        both = filled(cache, "float32 float64", "float64 float32")
+        both = filled(package, cache, "float32 float64", "float64 float32")
         assert [values for values, _ in both] == [[expected] * 2] * 2
         assert all(path.suffix == ".kernel" for path in files(cache))
-        ((values, compiled),) = filled(cache, "float32 float64")
+        ((values, compiled),) = filled(package, cache, "float32 float64")
         assert values == [expected] * 2
         assert compiled == [False] * 6

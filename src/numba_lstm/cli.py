@@ -50,7 +50,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _BAD_INPUT_STATUS = 2
 _INTERRUPTED_STATUS = 130
-_NO_CACHE = "none can be written: kernels compile in each process"
+_NO_CACHE = "none can be written: what is not there compiles in each process"
 # How long a training step and its checkpoint may take after Ctrl-C.
 _SECONDS_TO_FINISH = 0.7
 # Plain lines, where nobody watches a bar.

@@ -8,11 +8,11 @@ multiply-add is wanted it is written out.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import pickle
 import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,10 +21,12 @@ from typing import Any, TypeVar, cast
 
 import llvmlite
 import numba
-from numba.core.caching import FunctionCache, NullCache
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 from numba.extending import overload
+from numba.misc.appdirs import AppDirs
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -44,68 +46,76 @@ def _digest_of_sources() -> str | None:
     return digest.hexdigest() if paths else None
 
 
-# Numba's own key holds a function's bytecode but not that of its callees, so an edit in `simd`
-# would leave stale kernels behind. Taken at import: what is edited later is not what this process
+# The bytecode of a kernel is not that of its callees: by itself it would leave stale kernels behind
+# after an edit in `simd`. Taken at import: what is edited later is not what this process
 # compiles. Without sources (a zip archive) nothing tells a stale kernel, and none is kept.
 _SOURCES = _digest_of_sources()
+
+
+def _folders() -> list[Path]:
+    """Folders for kernels, in the order of Numba's: asked for, beside the sources, the user's."""
+    asked = [Path(numba.config.CACHE_DIR) / "numba_lstm"] if numba.config.CACHE_DIR else []
+    user = Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)
+    users = [user / "numba_lstm"] if user.is_absolute() else []  # it is not without a home
+    return [*asked, Path(__file__).parent / "__pycache__", *users]
 
 
 class _KernelFiles:
     """Compiled code on disk, one file for each key.
 
     In the place of Numba's files, an index and numbered ones: two processes that fill those at once
-    can give two keys the same number, and what is damaged is believed or raises. Here a file's name
-    is the digest of its key, its first bytes are the digest of the rest, and it appears whole.
+    can give two keys the same number, what is damaged is believed or raises, and a folder that can
+    only be read, like one in the image of a container, is passed over. Here a file's name is the
+    digest of its key, its first bytes are the digest of the rest, and it appears whole.
 
     Parameters
     ----------
-    folder : Path
     name : str
         Of the kernel; begins the names of its files.
     """
 
     _DIGEST_BYTES = hashlib.sha256().digest_size
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
+    def __init__(self, name: str) -> None:
         self._name = name
 
-    def _path(self, key: tuple[Any, ...]) -> Path:
-        """Place of what belongs to a key."""
+    def _file(self, key: tuple[Any, ...]) -> str:
+        """Name of the file that belongs to a key."""
         digest = hashlib.sha256(repr(key).encode()).hexdigest()
-        return self._folder / f"{self._name}.{digest[:32]}.kernel"
+        return f"{self._name}.{digest[:32]}.kernel"
 
     def load(self, key: tuple[Any, ...]) -> Any:
         """Return what was saved under a key, or None if that is missing, unreadable or damaged."""
-        try:
-            content = self._path(key).read_bytes()
-        except OSError:
-            return None
-        digest, payload = content[: self._DIGEST_BYTES], content[self._DIGEST_BYTES :]
-        return pickle.loads(payload) if hashlib.sha256(payload).digest() == digest else None
+        for folder in _folders():
+            try:
+                content = (folder / self._file(key)).read_bytes()
+            except OSError:
+                continue
+            digest, payload = content[: self._DIGEST_BYTES], content[self._DIGEST_BYTES :]
+            if hashlib.sha256(payload).digest() == digest:
+                return pickle.loads(payload)
+        return None
 
-    def save(self, key: tuple[Any, ...], data: Any) -> None:
-        """Keep something under a key."""
-        path = self._path(key)
+    def save(self, key: tuple[Any, ...], data: Any) -> bool:
+        """Keep something under a key, in the first folder that takes it; tell whether one did."""
         payload = dumps(data)
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        content = hashlib.sha256(payload).digest() + payload
+        return any(_written(folder / self._file(key), content) for folder in _folders())
+
+
+def _written(path: Path, content: bytes) -> bool:
+    """Write a file that appears whole; tell whether that was possible."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            part.write_bytes(hashlib.sha256(payload).digest() + payload)
+            part.write_bytes(content)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-
-
-class _KeyedCache(FunctionCache):
-    """Numba's cache of one function, in files of our own and under all that its code depends on."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        self._cache_file = _KernelFiles(Path(self._cache_path), self._impl.filename_base)
-
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        versions = (numba.__version__, llvmlite.__version__, sys.version)
-        return (*super()._index_key(sig, codegen), *versions, _SOURCES)
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -138,43 +148,35 @@ _warm: list[WarmKernel] = []
 
 
 class _PackageCache(NullCache):
-    """A `_KeyedCache` that is opened when its kernel is first compiled, and never raises.
+    """What Numba asks for the compiled code of one kernel; touches no files before that.
 
-    Opening it looks for a folder and writes to it: at import that would take a millisecond for
-    every kernel, and raise where no folder can be written. There, and where a disk is full, kernels
-    compile in every process.
+    Where no folder can be written, and where a disk is full, kernels compile in every process.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+        self._files = _KernelFiles(_name(function))
         self._started = 0.0  # Numba compiles and loads under one lock
 
-    @functools.cached_property
-    def _opened(self) -> Any:
-        if _SOURCES is None:
-            return NullCache()
-        try:
-            return _KeyedCache(self._function)
-        except RuntimeError:  # numba: "cannot cache function ...: no locator available"
-            return NullCache()
-
-    @property
-    def cache_path(self) -> Any:
-        return self._opened.cache_path
+    def _key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        """All that a kernel's compiled code depends on, the CPU among them."""
+        versions = (numba.__version__, llvmlite.__version__, sys.version)
+        return (sig, codegen.magic_tuple(), *versions, _SOURCES)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         self._started = time.perf_counter()
-        found = self._opened.load_overload(sig, target_context)
-        if found is not None:
-            self._report(sig, compiled=False, kept=True)
-        return found
+        target_context.refresh()
+        data = self._files.load(self._key(sig, target_context.codegen()))
+        if data is None:
+            return None
+        result = CompileResult._rebuild(target_context, *data)
+        self._report(sig, compiled=False, kept=True)
+        return result
 
     def save_overload(self, sig: Any, data: Any) -> Any:
-        kept = self.cache_path is not None
-        try:
-            self._opened.save_overload(sig, data)
-        except OSError:
-            kept = False
+        kept = False
+        if _SOURCES is not None:
+            kept = self._files.save(self._key(sig, data.codegen), data._reduce())
         self._report(sig, compiled=True, kept=kept)
 
     def _report(self, sig: Any, *, compiled: bool, kept: bool) -> None:
@@ -200,8 +202,12 @@ def _entry_point(function: Function, dispatcher: Any) -> Function:
 
 def cache_folder() -> str | None:
     """Folder in which compiled kernels are kept, or None if none can be written."""
-    folder = next(iter(_kernels.values()))._cache.cache_path
-    return None if folder is None else str(folder)
+    for folder in _folders() if _SOURCES is not None else ():
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return str(folder)
+    return None
 
 
 def _for_any_number(dispatcher: Any) -> Any:
