@@ -257,7 +257,7 @@ def test_kills_while_a_file_is_written(folder, whole, step, number):
 @pytest.mark.exhaustive
 def test_kills_while_any_file_is_written(folder, whole):
     moments = drawn()
-    for _ in range(30):
+    for _ in range(15):
         step, number = moments.choice(STEPS), moments.randint(1, FILES)
         print(step, number)
         killed_while_a_file_is_written(folder, whole[0], step, number)
@@ -285,7 +285,7 @@ def test_a_full_disk_loses_no_checkpoint(folder, whole, step, number):
 @pytest.mark.exhaustive
 def test_a_disk_full_at_any_moment_loses_no_checkpoint(folder, whole):
     moments = drawn()
-    for _ in range(30):
+    for _ in range(15):
         step, number = moments.choice(STEPS), moments.randint(1, FILES)
         print(step, number)
         full_while_a_file_is_written(folder, whole[0], step, number)
