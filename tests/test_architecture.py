@@ -21,13 +21,14 @@ ORDER = re.findall(
     r"[\w.]+",
     """
     jit
-    simd.cpu simd.pointer simd.vector simd.tile simd.mode
+    simd.cpu simd.pointer simd.vector simd.tile simd.mode simd.atomic
     kernels.tables kernels.workers kernels.activations kernels.gemm kernels.panels
-    kernels.cell kernels.dropout kernels.forward kernels.backward
+    kernels.cell kernels.dropout kernels.forward kernels.units kernels.backward
+    kernels.rows
     kernels.linear kernels.embedding kernels.losses kernels.updates
     validation memory config parameters initialization storage
-    packing tape workspace schedule threads
-    layer lstm layers losses optimizers trainer warmup
+    packing tape schedule workspace threads
+    stream layer lstm layers losses optimizers trainer warmup
     numba_lstm
     language_model.corpus language_model.model language_model.run language_model.plot
     language_model

@@ -13,6 +13,7 @@ try:
     from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, clip_by_global_norm
     from .parameters import Parameters
     from .storage import FormatError, load
+    from .stream import SequentialStream, Stream
     from .trainer import Trainer
     from .warmup import warmup
 finally:
@@ -33,6 +34,8 @@ __all__ = [
     "Parameters",
     "RMSprop",
     "Sequential",
+    "SequentialStream",
+    "Stream",
     "Trainer",
     "clip_by_global_norm",
     "load",

@@ -239,6 +239,18 @@ def warming() -> Iterator[list[WarmKernel]]:
         within.extend(_warm[before:])
 
 
+def compile_alike(kernel: Callable[..., Any], model: Callable[..., Any]) -> None:
+    """Compile or load a kernel for the types that another one with the same arguments is ready for.
+
+    Parameters
+    ----------
+    kernel, model : callable
+        Entry points.
+    """
+    for signature in cast(Any, model).signatures:
+        cast(Any, kernel).compile(signature)
+
+
 def compile_parallel_twins(*kernels: Callable[..., Any]) -> None:
     """Compile or load parallel kernels for the types that their serial twins are ready for.
 

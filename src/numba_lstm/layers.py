@@ -18,13 +18,14 @@ from .kernels.gemm import TILE_VECTORS
 from .kernels.panels import pack_matrix
 from .kernels.tables import BLOCK_TERMS, TASK_FEATURES
 from .layer import Layer
-from .lstm import LSTM, State
+from .lstm import LSTM
 from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
 from .schedule import row_workers, task_workers
 from .simd import cpu
 from .storage import StoredModel
+from .stream import SequentialStream, State
 from .tape import Tape
 from .validation import (
     FloatArray,
@@ -33,6 +34,8 @@ from .validation import (
     integer,
     integer_array,
     real_array,
+    refuse_overlap,
+    require_output,
     require_shape,
 )
 from .workspace import WorkspacePool
@@ -128,13 +131,15 @@ class Embedding(Layer):
             )
         return array
 
-    def __call__(self, tokens: Any) -> FloatArray:
+    def __call__(self, tokens: Any, *, out: FloatArray | None = None) -> FloatArray:
         """Look up rows.
 
         Parameters
         ----------
         tokens : array of int
             (...) in [0, N).
+        out : array, optional
+            (..., E), where to write the result.
 
         Returns
         -------
@@ -146,8 +151,14 @@ class Embedding(Layer):
         TypeError, ValueError
             If a token is no integer or out of range.
         """
-        found: FloatArray = np.take(self.parameters["weight"], self._tokens(tokens), axis=0)
-        return found
+        array = self._tokens(tokens)
+        table = self.parameters["weight"]
+        if out is None:
+            out = np.empty((*array.shape, self.embedding_dim), table.dtype)
+        require_output("out", out, (*array.shape, self.embedding_dim), table.dtype)
+        refuse_overlap("out", out, {"tokens": array})
+        # Without a mode, NumPy would take the rows into a buffer first.
+        return np.take(table, array, axis=0, out=out, mode="clip")
 
     def forward(self, tokens: Any) -> FloatArray:
         """Look up rows and keep the tokens for `backward`.
@@ -340,13 +351,17 @@ class Linear(Layer):
         finally:
             self._pool.give_back(workspace)
 
-    def __call__(self, x: Any, *, threads: int | None = None) -> FloatArray:
+    def __call__(
+        self, x: Any, *, out: FloatArray | None = None, threads: int | None = None
+    ) -> FloatArray:
         """Multiply and add.
 
         Parameters
         ----------
         x : array
             (..., in).
+        out : array, optional
+            (..., out), where to write the result; it may not overlap x.
         threads : int, optional
             Upper bound of threads for this call.
 
@@ -362,7 +377,10 @@ class Linear(Layer):
         """
         rows = self._rows(x)
         most = self._threads(threads)
-        y = np.empty((*rows.array.shape[:-1], self.out_features), self.parameters.dtype)
+        shape = (*rows.array.shape[:-1], self.out_features)
+        y = np.empty(shape, self.parameters.dtype) if out is None else out
+        require_output("out", y, shape, self.parameters.dtype)
+        refuse_overlap("out", y, {"x": rows.array})
         self._product(self._forward_panels, rows.array, rows.count, y, most)
         return y
 
@@ -623,6 +641,35 @@ class Sequential(StoredModel):
             else:
                 x = layer(x) if isinstance(layer, Embedding) else layer(x, threads=most)
         return x, tuple(after)
+
+    def stream(self, batch_size: int = 1, *, threads: int | None = None) -> SequentialStream:
+        """Begin to run the model step by step, with states that are kept between calls.
+
+        Parameters
+        ----------
+        batch_size : int
+            B, sequences that advance together.
+        threads : int, optional
+            Upper bound of threads of a call.
+
+        Returns
+        -------
+        SequentialStream
+            Its states are zero.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range, or an LSTM is bidirectional.
+        """
+        rows = integer("batch_size", batch_size, least=1)
+        most = self._bound(threads)
+        layers = [
+            layer.stream(rows, threads=most) if isinstance(layer, LSTM) else layer
+            for layer in self.layers
+        ]
+        shapes = [(rows, _features(layer)[1]) for layer in self.layers]
+        return SequentialStream(layers, shapes, self.parameters.dtype, self)
 
     def forward(
         self, x: Any, hx: Any = None, *, training: bool = True, threads: int | None = None

@@ -16,7 +16,7 @@ from . import threads as threading_of_kernels
 from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .jit import WarmKernel
-from .kernels import backward, forward
+from .kernels import backward, forward, units
 from .kernels.panels import pack_cells, pack_products
 from .kernels.tables import CALL
 from .layer import Layer
@@ -24,6 +24,7 @@ from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
 from .schedule import row_workers, task_workers
+from .stream import State, Stream
 from .tape import Tape
 from .validation import (
     FloatArray,
@@ -31,15 +32,15 @@ from .validation import (
     describe_shape,
     integer,
     real_array,
+    refuse_overlap,
     require_output,
     require_shape,
+    state_pair,
 )
-from .workspace import Layout, Workspace, WorkspacePool, layout, packed_layout, segment_steps
+from .workspace import Layout, Piece, Workspace, WorkspacePool, layout, packed_layout, segment_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-State = tuple[FloatArray, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,6 @@ class _Saved:
 
 # What stands for an argument that was left out.
 _NOTHING = {name: np.empty(0, name) for name in ("float32", "float64")}
-
-
-def _refuse_overlap(
-    name: str, array: FloatArray, others: Mapping[str, FloatArray], same: FloatArray | None = None
-) -> None:
-    """Check that an array to be written shares no memory with others.
-
-    `same` may be the very same array, but may not overlap it in another way.
-    """
-    if same is not None and np.may_share_memory(array, same):
-        identical = array.__array_interface__["data"] == same.__array_interface__["data"]
-        others = others if identical else {**others, "hx": same}
-    for other, memory in others.items():
-        if np.may_share_memory(array, memory):
-            raise ValueError(f"{name} must not overlap {other}; got arrays that share memory")
 
 
 class LSTM(Layer):
@@ -238,23 +224,11 @@ class LSTM(Layer):
 
     def _state(self, name: str, state: Any, sequence: _Sequence) -> State:
         """Validate a pair of states; arrays of size 0 stand for None."""
-        dtype = self.config.numpy_dtype
         if state is None:
             nothing = _NOTHING[self.config.dtype]
             return nothing, nothing
-        if not isinstance(state, (tuple, list)) or len(state) != 2:
-            got = (
-                f"{len(state)} items" if isinstance(state, (tuple, list)) else type(state).__name__
-            )
-            raise TypeError(f"{name} must be a pair (h, c); got {got}")
         expected = sequence.state_shape(self.config.cells, self.config.hidden_size)
-        arrays = []
-        for part, value in zip(("h", "c"), state, strict=True):
-            label = f"{part} of {name}"
-            array = real_array(label, value, dtype)
-            require_shape(label, array, expected, "(layers x directions, batch, hidden_size)")
-            arrays.append(array)
-        return arrays[0], arrays[1]
+        return state_pair(name, state, expected, self.config.numpy_dtype)
 
     def _outputs(self, out: Any, sequence: _Sequence, state: State) -> tuple[FloatArray, State]:
         """Allocate results, or validate those that the user lends."""
@@ -274,14 +248,19 @@ class LSTM(Layer):
         require_output("c of out", c, state_shape, config.numpy_dtype)
         h0, c0 = state
         read = {"x": sequence.array, "h of hx": h0, "c of hx": c0, "h of out": h, "c of out": c}
-        _refuse_overlap("y of out", y, read)
-        _refuse_overlap("h of out", h, {"x": sequence.array, "c of hx": c0, "c of out": c}, h0)
-        _refuse_overlap("c of out", c, {"x": sequence.array, "h of hx": h0}, c0)
+        refuse_overlap("y of out", y, read)
+        refuse_overlap("h of out", h, {"x": sequence.array, "c of hx": c0, "c of out": c}, h0)
+        refuse_overlap("c of out", c, {"x": sequence.array, "h of hx": h0}, c0)
         return y, (h, c)
 
     def _threads(self, threads: int | None) -> int:
         """Upper bound of threads of a call."""
         return threading_of_kernels.resolve(self.threads if threads is None else threads)
+
+    def _row_workers(self, piece: Piece, sequence: _Sequence, threads: int) -> int:
+        """Workers that share out the rows of a piece."""
+        operations = self.config.operations(piece.stop - piece.start, sequence.B)
+        return row_workers(threads, sequence.B, operations)
 
     def _run(
         self,
@@ -291,19 +270,18 @@ class LSTM(Layer):
         plan: Layout,
         call: NDArray[Any],
         workspace: FloatArray,
-        threads: int,
+        workers: int,
     ) -> None:
         """Run the forward kernel."""
         y, (h, c) = results
-        steps = int(call["stop"][0] - call["start"][0])
-        operations = self.config.operations(steps, sequence.B)
+        kernels = (forward.lstm_forward, forward.lstm_forward_parallel)
+        if plan.split.task_panels:
+            kernels = (units.lstm_units, units.lstm_units_parallel)
+            workspace[plan.flags] = 0
         with self._forward_panels.borrow() as packed:
             arrays = (packed, sequence.array, *state, y, h, c, workspace)
             threading_of_kernels.share_out(
-                forward.lstm_forward,
-                forward.lstm_forward_parallel,
-                (call, plan.cells, *map(flat, arrays)),
-                row_workers(threads, sequence.B, operations),
+                *kernels, (call, plan.cells, *map(flat, arrays)), workers
             )
 
     def __call__(
@@ -343,10 +321,36 @@ class LSTM(Layer):
         workspace = self._pool.borrow()
         try:
             buffer = workspace.reserve(plan.size)
-            self._run(sequence, state, results, plan, plan.call, buffer, most)
+            self._run(sequence, state, results, plan, plan.call, buffer, plan.split.workers)
         finally:
             self._pool.give_back(workspace)
         return results
+
+    def stream(self, batch_size: int = 1, *, threads: int | None = None) -> Stream:
+        """Begin to run the model step by step, with states that are kept between calls.
+
+        Parameters
+        ----------
+        batch_size : int
+            B, sequences that advance together.
+        threads : int, optional
+            Upper bound of threads of a call.
+
+        Returns
+        -------
+        Stream
+            Its states are zero.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range, or the model is bidirectional: its
+            second direction begins where a stream has not arrived yet.
+        """
+        rows = integer("batch_size", batch_size, least=1)
+        if self.config.bidirectional:
+            raise ValueError(f"a stream must have one direction; got {self!r}")
+        return Stream(self.config, self._forward_panels, self, rows, self._threads(threads))
 
     def forward(
         self,
@@ -409,7 +413,8 @@ class LSTM(Layer):
             self._tape.clear()
             for piece in plan.pieces:
                 piece.select(call)
-                self._run(sequence, state, results, plan, call, workspace, most)
+                workers = self._row_workers(piece, sequence, most)
+                self._run(sequence, state, results, plan, call, workspace, workers)
             self._tape.record(_Saved(sequence, plan, workspace), self.parameters)
         return results
 
@@ -475,24 +480,25 @@ class LSTM(Layer):
         sequence, plan = saved.sequence, saved.layout
         call, cells = self._training_call, plan.cells
         call["input_gradient"] = input_gradient
-        threads = min(threads, plan.workers)
+        threads = min(threads, plan.split.workers)
         workspace = flat(saved.workspace)
         nothing = _NOTHING[self.config.dtype]
         for piece in plan.pieces_back:
             piece.select(call)
+            workers = self._row_workers(piece, sequence, threads)
             if len(plan.pieces) > 1:
                 call["recomputed"] = 1
                 nowhere = (nothing, (nothing, nothing))
                 state = (nothing, nothing)
-                self._run(sequence, state, nowhere, plan, call, saved.workspace, threads)
-            operations = self.config.operations(piece.stop - piece.start, sequence.B)
+                self._run(sequence, state, nowhere, plan, call, saved.workspace, workers)
             with self._backward_panels.borrow() as packed:
                 threading_of_kernels.share_out(
                     backward.lstm_backward,
                     backward.lstm_backward_parallel,
                     (call, cells, flat(packed), *map(flat, arrays), workspace),
-                    row_workers(threads, sequence.B, operations),
+                    workers,
                 )
+            operations = self.config.operations(piece.stop - piece.start, sequence.B)
             with self.gradients.edit():
                 threading_of_kernels.share_out(
                     backward.lstm_gradients,
@@ -554,7 +560,7 @@ class LSTM(Layer):
             If `training` is no bool.
         """
         wanted = boolean("training", training)
-        entry_points: list[Callable[..., Any]] = [forward.lstm_forward]
+        entry_points: list[Callable[..., Any]] = [forward.lstm_forward, units.lstm_units]
         with jit.warming() as ready:
             # Kernels know sizes at run time only: those of the smallest model are this one's.
             smallest = LSTM(1, 1, dtype=self.config.dtype, threads=1)
@@ -564,6 +570,7 @@ class LSTM(Layer):
                 smallest.backward(y)
                 entry_points += [backward.lstm_backward, backward.lstm_gradients]
             if self.threads != 1:
+                jit.compile_alike(units.lstm_units, forward.lstm_forward)
                 jit.compile_parallel_twins(*entry_points)
         return ready
 

@@ -11,8 +11,8 @@ from .parameters import Parameters
 from .validation import FloatArray
 
 
-class _Copy:
-    """One packed copy: the version that it holds, and the calls that read it now."""
+class PackedCopy:
+    """One packed copy: the version that it holds, and how many read it now."""
 
     def __init__(self, buffer: FloatArray) -> None:
         self.buffer = buffer
@@ -42,32 +42,47 @@ class PackedWeights:
         self._size = size
         self._pack = pack
         self._lock = threading.Lock()
-        self._copy: _Copy | None = None
+        self._copy: PackedCopy | None = None
 
-    @contextmanager
-    def borrow(self) -> Iterator[FloatArray]:
-        """Lend panels of the present weights.
+    @property
+    def version(self) -> int:
+        """Version of the parameters that a copy would be packed from now."""
+        return self._parameters.version
+
+    def lease(self) -> PackedCopy:
+        """Return a packed copy of the present weights, unchanged until it is given back.
 
         A call that still reads older weights keeps its copy; the present ones then get another.
-
-        Yields
-        ------
-        ndarray
-            The packed weights.
         """
         with self._lock:
             copy = self._copy
             version = self._parameters.version
             if copy is None or (copy.version != version and copy.readers > 0):
-                copy = _Copy(aligned_empty(self._size, self._parameters.dtype))
+                copy = PackedCopy(aligned_empty(self._size, self._parameters.dtype))
                 self._copy = copy
             if copy.version != version:
                 copy.version = 0  # packed halfway, it would be of no version
                 self._pack(self._parameters._writable, copy.buffer)
                 copy.version = version
             copy.readers += 1
+        return copy
+
+    def give_back(self, copy: PackedCopy) -> None:
+        """End a lease."""
+        with self._lock:
+            copy.readers -= 1
+
+    @contextmanager
+    def borrow(self) -> Iterator[FloatArray]:
+        """Lend panels of the present weights.
+
+        Yields
+        ------
+        ndarray
+            The packed weights.
+        """
+        copy = self.lease()
         try:
             yield copy.buffer
         finally:
-            with self._lock:
-                copy.readers -= 1
+            self.give_back(copy)

@@ -8,6 +8,7 @@ our own.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import threading
@@ -44,6 +45,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_state.after_fork)
 
 
+@functools.cache
 def _quota() -> float:
     """Processors that the control group grants, or infinity."""
     try:

@@ -10,6 +10,8 @@ import numpy as np
 from . import jit
 from . import threads as threading_of_kernels
 from .jit import WarmKernel
+from .kernels.forward import lstm_forward
+from .kernels.units import lstm_units
 from .layers import Embedding, Linear, Sequential
 from .losses import mse, softmax_cross_entropy
 from .lstm import LSTM
@@ -71,9 +73,11 @@ def warmup(
             )
             tokens = np.zeros((1, 1), np.int64)
             model(tokens)
+            model.stream().step(tokens[0], active=[False])
             if for_training:
                 _train(model, tokens)
         if most != 1:
+            jit.compile_alike(lstm_units, lstm_forward)
             jit.compile_parallel_twins()
     return ready
 

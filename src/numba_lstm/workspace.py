@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from .config import LSTMConfig
 from .kernels.gemm import ROWS, TILE_VECTORS
-from .kernels.tables import BLOCK_TERMS, CALL, CELL
+from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE
 from .memory import CACHE_LINE, aligned_empty
+from .schedule import FEW_ROWS, Split, inference_split, training_split
 from .simd import cpu
 from .validation import FloatArray, integer
 
 # Rows whose distance is a multiple of this fall into the same sets of the L1 cache.
 _ALIASING_BYTES = 4096
-# A worker with no more rows than this projects its inputs ahead, so many steps at most at once.
-_ROWS_AHEAD = 5
+# Steps whose inputs are projected ahead at once, at most.
 _LONGEST_CHUNK = 96
 
 
@@ -194,8 +194,11 @@ class Layout:
     cells : array of CELL
     size : int
         Numbers in the workspace.
-    workers : int
-        Largest number of workers that have a scratch.
+    split : Split
+        How the call is shared out. Training never takes more workers than these, each of which has
+        a scratch of its own.
+    flags : slice
+        Of the workspace: what workers tell one another, zero before every call.
     pieces : tuple of Piece
         What training runs through at once, in the order of the forward pass.
     """
@@ -203,7 +206,8 @@ class Layout:
     call: NDArray[Any]
     cells: NDArray[Any]
     size: int
-    workers: int
+    split: Split
+    flags: slice
     pieces: tuple[Piece, ...]
 
     @property
@@ -234,7 +238,7 @@ def _steps_ahead(config: LSTMConfig, steps: int, rows: int) -> int:
     possible, reads the inputs' weights once for all of them. The sums wait in the place of the
     gates until the recurrence comes by, so a chunk of them should stay in half of the L2 cache.
     """
-    if rows > _ROWS_AHEAD or steps < 2 * ROWS:
+    if rows > FEW_ROWS or steps < 2 * ROWS:
         return 0
     _, level2, _ = cpu.cache_sizes()
     step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
@@ -255,7 +259,7 @@ def _steps_of_input_gradient(config: LSTMConfig, rows: int) -> int:
 
 @functools.lru_cache(maxsize=256)
 def layout(
-    config: LSTMConfig, T: int, B: int, training: bool, workers: int, segment: int = 0
+    config: LSTMConfig, T: int, B: int, training: bool, threads: int, segment: int = 0
 ) -> Layout:
     """Lay out the workspace of a call.
 
@@ -266,8 +270,8 @@ def layout(
         Steps and batch.
     training : bool
         Whether what backward needs is kept.
-    workers : int
-        Largest number of workers, each with a scratch of its own.
+    threads : int
+        Upper bound.
     segment : int
         Steps that backward goes through at once, restoring what it needs from the state before
         them; 0 keeps everything of all steps.
@@ -290,12 +294,22 @@ def layout(
     sizes["y_step"], sizes["y_row"] = _strides(config, T, B, config.output_size)
     sizes["last_layer"], sizes["last_direction"], sizes["stop"] = L, D, T
     sizes["training"] = training
-    sizes["ahead"] = _steps_ahead(config, steps, -(-B // workers))
+    split = training_split(B, threads) if training else inference_split(config, T, B, threads)
+    workers = split.workers
+    rows = B if split.task_panels else -(-B // workers)
+    sizes["ahead"] = _steps_ahead(config, steps, rows)
     sizes["gate_steps"] = steps if training else sizes["ahead"]
-    sizes["dx_steps"] = _steps_of_input_gradient(config, -(-B // workers))
+    sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
     sizes["scratch_size"] = TILE_VECTORS * W
     sizes["scratch"] = places.take(workers, int(sizes["scratch_size"]))
     panels = -(-config.hidden_size // W)
+    flags = slice(0, 0)
+    if split.task_panels:
+        sizes["task_panels"] = split.task_panels
+        tasks = D * -(-panels // split.task_panels)
+        first = places.take(tasks + 1, FLOATS_OF_LINE)
+        sizes["flags"] = first
+        flags = slice(first, places.size)
     # An odd number of cache lines spreads the panels over the sets of a cache.
     gates_panel = int(sizes["gate_steps"]) * B * 4 * W + CACHE_LINE // itemsize
     # Both ends of a bidirectional layer begin with one of the outputs: they are kept whole.
@@ -337,7 +351,7 @@ def layout(
         if layer > 0:
             copied = training and config.dropout > 0
             cell["source"] = places.take(kept, outputs_size) if copied else below["outputs"]
-    return Layout(call, cells, places.size, workers, pieces)
+    return Layout(call, cells, places.size, split, flags, pieces)
 
 
 class Workspace:

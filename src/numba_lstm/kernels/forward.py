@@ -125,7 +125,7 @@ class Walk(NamedTuple):
 
 
 @device
-def _walk(call, cells, index, source, y, workspace, scratch, past, first):
+def walk_from(call, cells, index, source, y, workspace, scratch, past, first):
     """Begin to walk `past` steps into this call's piece, with the rows from `first` on."""
     B = call.batch
     cell = cells[index]
@@ -172,7 +172,7 @@ def _walk(call, cells, index, source, y, workspace, scratch, past, first):
         gates = kept_gates(call, cell, workspace, step) + first * 4 * lanes
     elif call.ahead > 0:
         gates_step = B * 4 * lanes
-        gates = address(workspace, cell.gates + first * 4 * lanes)
+        gates = address(workspace, cell.gates + first * 4 * lanes) + past % call.ahead * gates_step
     return Walk(
         source.start + (step * source.step + first * source.row),
         source.row,
@@ -230,9 +230,34 @@ def _activate(rows, gates, gates_row, c_before, c_after, state_row, h, h_row, h_
         _store_units(h_new, y + row * y_row, H)
 
 
+@inlined
+def _panels_in_turn(rows, count, number):
+    """Where the tile of this number begins, of those that take `count` panels, and its panels."""
+    widest = panels_at_once(rows, 4)
+    wide = count // widest
+    if number < wide:
+        return number * widest, widest
+    pairs = (count - wide * widest) // 2
+    if number - wide < pairs:
+        return wide * widest + (number - wide) * 2, 2
+    return wide * widest + pairs * 2 + (number - wide - pairs), 1
+
+
+@inlined
+def _tiles_across(rows, count):
+    """Tiles that take `count` panels side by side."""
+    widest = panels_at_once(rows, 4)
+    rest = count % widest
+    return count // widest + rest // 2 + rest % 2
+
+
 @device
-def _run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk):
-    """Some steps of one cell for some rows and the units of some panels, nobody waited for."""
+def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, past):
+    """Some steps of one cell for some rows and the units of some panels, nobody waited for.
+
+    Every other step goes through the panels from the end: what a cache could not hold of the
+    weights it has at least of the last ones.
+    """
     lanes = width(walk.gates)
     I, H = cell.inputs, cell.hidden
     state_row = cell.state_row
@@ -243,11 +268,13 @@ def _run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk):
     x, y, gates = walk.x, walk.y, walk.gates
     h_before, h_after = walk.h_before, walk.h_after
     c_before, c_after = walk.c_before, walk.c_after
-    for _ in range(steps):
-        panel = first_panel
-        while panel < last_panel:
+    tiles = _tiles_across(rows, last_panel - first_panel)
+    for step in range(past, past + steps):
+        for tile in range(tiles):
             keep_loop()
-            together = panels_at_once(rows, last_panel - panel)
+            number = tiles - 1 - tile if step % 2 == 1 else tile
+            place_of_tile, together = _panels_in_turn(rows, last_panel - first_panel, number)
+            panel = first_panel + place_of_tile
             weights = panels + panel * panel_size
             row = 0
             while row < rows:
@@ -287,7 +314,6 @@ def _run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk):
                         H - unit,
                     )
                 row += height
-            panel += together
         x = x + walk.x_step
         y = y + walk.y_step
         gates = gates + walk.gates_step
@@ -298,8 +324,8 @@ def _run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk):
             h_before, h_after = h_before + walk.h_step, h_after + walk.h_step
 
 
-@spliced
-def _project(cell, panels, first_panel, last_panel, rows, steps, walk):
+@device
+def project_inputs(cell, panels, first_panel, last_panel, rows, steps, walk):
     """Bias and input's part of the pre-activations of some steps, into the place of the gates."""
     across = 4 * width(panels)
     panel_rows = 1 + cell.inputs + cell.hidden
@@ -316,7 +342,7 @@ def _project(cell, panels, first_panel, last_panel, rows, steps, walk):
 
 
 @device
-def _begin(call, cell, index, h0, c0, first, rows, walk, workspace):
+def begin_states(call, cell, index, h0, c0, first, rows, walk, workspace):
     """Put the states before this call's piece in their places."""
     state_row = cell.state_row
     if call.training == 0:
@@ -334,7 +360,7 @@ def _begin(call, cell, index, h0, c0, first, rows, walk, workspace):
 
 
 @device
-def _end(call, cell, index, h_n, c_n, first, rows, walk, workspace):
+def end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace):
     """Hand on the states behind this call's piece, which the next step would begin with."""
     if call.recomputed == 1:
         return
@@ -373,16 +399,16 @@ def _worker_forward(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
             cell = cells[index]
             panels = address(packed, cell.panels)
             count = panels_of(cell, lanes)
-            walk = _walk(call, cells, index, source, y, workspace, scratch, 0, first)
-            _begin(call, cell, index, h0, c0, first, rows, walk, workspace)
+            walk = walk_from(call, cells, index, source, y, workspace, scratch, 0, first)
+            begin_states(call, cell, index, h0, c0, first, rows, walk, workspace)
             for past in range(0, steps, chunk):
                 some = min(chunk, steps - past)
-                walk = _walk(call, cells, index, source, y, workspace, scratch, past, first)
+                walk = walk_from(call, cells, index, source, y, workspace, scratch, past, first)
                 if call.ahead > 0:
-                    _project(cell, panels, 0, count, rows, some, walk)
-                _run_steps(call, cell, panels, 0, count, rows, some, walk)
-            walk = _walk(call, cells, index, source, y, workspace, scratch, steps, first)
-            _end(call, cell, index, h_n, c_n, first, rows, walk, workspace)
+                    project_inputs(cell, panels, 0, count, rows, some, walk)
+                run_steps(call, cell, panels, 0, count, rows, some, walk, past)
+            walk = walk_from(call, cells, index, source, y, workspace, scratch, steps, first)
+            end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)
         complete = call.last_direction == D and (call.recomputed == 0 or D == 1)
         if layer < call.layers - 1 and call.dropped > 0 and complete:
             _drop(call, cells, layer, first, rows, workspace)

@@ -38,7 +38,8 @@ CALL = np.dtype(
             "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
             "scratch_size",
-            "flags",  # place of what workers tell one another
+            "task_panels",  # panels of a task where workers share out the units; else 0
+            "flags",  # place of what they tell one another: a cache line for each task, and one
             # dropout
             "dropped",  # share dropped, in units of 2**-53
             "seed",

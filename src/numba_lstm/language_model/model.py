@@ -141,13 +141,14 @@ class CharLanguageModel(Sequential):
         random = generator(seed)
         if not prompt:
             raise ValueError("prompt must have at least one character; got none")
-        logits, state = self(self.vocabulary.encode(prompt, name="prompt"))
+        stream = self.stream()
+        logits = stream.process(self.vocabulary.encode(prompt, name="prompt")[:, None])[-1]
         drawn = np.empty(count, np.int64)
         for position in range(count):
             # The largest of logits with Gumbel noise is a draw from their softmax (Gumbel 1954).
             noise = random.gumbel(scale=scale, size=len(self.vocabulary))
-            drawn[position] = np.argmax(logits[-1] + noise)
-            logits, state = self(drawn[position : position + 1], state)
+            drawn[position] = np.argmax(logits[0] + noise)
+            stream.step(drawn[position : position + 1], out=logits)
         return self.vocabulary.decode(drawn)
 
     def evaluate(self, text: str, *, progress: Callable[[int], None] | None = None) -> float:

@@ -1,0 +1,180 @@
+"""The sequence loop of a small batch: workers share out the units of every step.
+
+A step needs all of the step before. Workers claim the tasks of a stage (a few panels of units of a
+direction), their own first and then what nobody took, and wait only for those that others have
+claimed and not finished. So there is nothing to deadlock on: a worker that is alone, or runs after
+the others, or is taken off its core, leaves its tasks to whoever comes by. Each core keeps its
+share of the weights in its own cache.
+"""
+
+from __future__ import annotations
+
+from numba import prange
+
+from ..jit import device, inlined, kernel, parallel_kernel, spliced
+from ..simd.atomic import announce, claim, let_others_run, observed, pause
+from ..simd.mode import enter_default_mode, restore_mode
+from ..simd.pointer import address
+from ..simd.vector import width
+from .forward import (
+    begin_states,
+    end_states,
+    panels_of,
+    project_inputs,
+    run_steps,
+    source_of_layer,
+    walk_from,
+)
+from .tables import FLOATS_OF_LINE
+
+# Looks at a counter before the core is offered to others.
+_LOOKS = 2000
+
+
+@inlined
+def _wait_for(counter, value):
+    """Wait until a counter has been raised to a value."""
+    looks = 0
+    while observed(counter) < value:
+        pause()
+        looks += 1
+        if looks % _LOOKS == 0:
+            let_others_run()
+
+
+@device
+def _stage(
+    call, cells, layer, arrays, packed, workspace, scratch, worker, workers, stage, past, kind
+):
+    """Take part in one stage: 0 projects a chunk of inputs, 1 takes a step, 2 ends a layer."""
+    x, h0, c0, y, h_n, c_n = arrays
+    D, B = call.directions, call.batch
+    lanes = width(scratch)
+    count = panels_of(cells[layer * D], lanes)
+    size = call.task_panels
+    tasks_of_cell = (count + size - 1) // size
+    tasks = D * tasks_of_cell
+    flags = address(workspace, call.flags)
+    done = flags + tasks * FLOATS_OF_LINE
+    steps = call.stop - call.start
+    source = source_of_layer(call, cells, layer, x, workspace)
+    own = tasks * worker // workers
+    for k in range(tasks):
+        task = (own + k) % tasks
+        if not claim(flags + task * FLOATS_OF_LINE, stage):
+            continue
+        direction = task // tasks_of_cell
+        index = layer * D + direction
+        cell = cells[index]
+        panel = (task - direction * tasks_of_cell) * size
+        last = min(count, panel + size)
+        panels = address(packed, cell.panels)
+        walk = walk_from(call, cells, index, source, y, workspace, scratch, past, 0)
+        if kind == 1:
+            run_steps(call, cell, panels, panel, last, B, 1, walk, past)
+        elif kind == 0:
+            if past == 0 and panel == 0:
+                begin_states(call, cell, index, h0, c0, 0, B, walk, workspace)
+            if call.ahead > 0:
+                some = min(call.ahead, steps - past)
+                project_inputs(cell, panels, panel, last, B, some, walk)
+        elif panel == 0:
+            end_states(call, cell, index, h_n, c_n, 0, B, walk, workspace)
+        announce(done)
+    _wait_for(done, (stage + 1) * tasks)
+
+
+@spliced
+def _worker_units(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
+    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    arrays = (x, h0, c0, y, h_n, c_n)
+    steps = call.stop - call.start
+    chunk = call.ahead if call.ahead > 0 else max(1, steps)
+    stage = 0
+    for layer in range(call.layers):
+        # The first chunk puts the states in their places as well.
+        for past in range(0, max(1, steps), chunk):
+            _stage(
+                call,
+                cells,
+                layer,
+                arrays,
+                packed,
+                workspace,
+                scratch,
+                worker,
+                workers,
+                stage,
+                past,
+                0,
+            )
+            stage += 1
+            for step in range(past, min(steps, past + chunk)):
+                _stage(
+                    call,
+                    cells,
+                    layer,
+                    arrays,
+                    packed,
+                    workspace,
+                    scratch,
+                    worker,
+                    workers,
+                    stage,
+                    step,
+                    1,
+                )
+                stage += 1
+        _stage(
+            call,
+            cells,
+            layer,
+            arrays,
+            packed,
+            workspace,
+            scratch,
+            worker,
+            workers,
+            stage,
+            steps,
+            2,
+        )
+        stage += 1
+
+
+@kernel
+def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
+    """One worker's part in the inference of a small batch; see `lstm_forward`.
+
+    Parameters
+    ----------
+    calls : (1,) array of CALL
+    cells : (L D,) array of CELL
+    packed : array
+        Panels, read.
+    x : array
+        Input at ``t * x_step + b * x_row``, read.
+    h0, c0 : array
+        (L D, B, H) states before, or empty for zeros; read.
+    y : array
+        Output at ``t * y_step + b * y_row``, assigned.
+    h_n, c_n : array
+        (L D, B, H) states after, assigned; may be h0 and c0.
+    workspace : array
+        The flags are zero before; they, h, c, gates and outputs are assigned.
+    worker, workers : int
+        Which share of the units comes first, of how many.
+    """
+    mode = enter_default_mode()
+    _worker_units(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers)
+    restore_mode(mode)
+
+
+@parallel_kernel
+def lstm_units_parallel(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, workers):
+    """All workers at once; see `lstm_units`."""
+    for worker in prange(workers):
+        mode = enter_default_mode()
+        share = int(worker)
+        _worker_units(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, share, workers)
+        restore_mode(mode)

@@ -1,0 +1,425 @@
+"""Step-by-step inference with kept state."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import threads as threading_of_kernels
+from .config import LSTMConfig
+from .kernels.forward import lstm_forward, lstm_forward_parallel
+from .kernels.rows import keep_rows
+from .kernels.units import lstm_units, lstm_units_parallel
+from .memory import aligned_zeros, flat
+from .packing import PackedCopy, PackedWeights
+from .validation import (
+    FloatArray,
+    real_array,
+    refuse_overlap,
+    require_output,
+    require_shape,
+    state_pair,
+)
+from .workspace import Workspace, layout
+
+State = tuple[FloatArray, FloatArray]
+
+
+class _Turn:
+    """One call at a time: a stream's state belongs to one sequence of steps."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("another thread is in a call of this stream: give each its own")
+
+    def __exit__(self, *unused: object) -> None:
+        self._lock.release()
+
+
+def active_rows(active: Any, batch_size: int) -> NDArray[np.bool_] | None:
+    """Validate which rows take part in a step; None for all."""
+    if active is None:
+        return None
+    mask = np.asarray(active)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"active must be an array of bool; got dtype {mask.dtype}")
+    require_shape("active", mask, (batch_size,), f"{batch_size} = batch_size")
+    return np.ascontiguousarray(mask)
+
+
+def row_indices(rows: Any, batch_size: int) -> NDArray[Any] | slice:
+    """Validate which rows are meant: None for all, a mask, or indices."""
+    if rows is None:
+        return slice(None)
+    array = np.asarray(rows)
+    if array.dtype == np.bool_:
+        require_shape("rows", array, (batch_size,), f"{batch_size} = batch_size")
+        return array
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu" or array.ndim > 1:
+        raise TypeError(
+            f"rows must be None, a mask of bool or indices; got {array.ndim} axes of {array.dtype}"
+        )
+    if array.min() < 0 or array.max() >= batch_size:
+        raise ValueError(
+            f"rows must lie in [0, {batch_size}), {batch_size} = batch_size; "
+            f"got values from {array.min()} to {array.max()}"
+        )
+    return np.atleast_1d(array)
+
+
+class Stream:
+    """An LSTM that is fed as its input comes, for a batch of sequences at once.
+
+    `LSTM.stream` makes one. Whatever the pieces, the outputs have the bits of one call with the
+    whole sequence. One thread at a time may use it; different streams of one model are independent.
+
+    Parameters
+    ----------
+    config : LSTMConfig
+        Of a model with one direction.
+    panels : PackedWeights
+        Its weights.
+    run : callable
+        ``run(x, hx, out=, threads=)``, inference of the model.
+    batch_size : int
+        B, sequences that advance together.
+    threads : int
+        Largest number of threads of a call.
+    """
+
+    def __init__(
+        self,
+        config: LSTMConfig,
+        panels: PackedWeights,
+        run: Callable[..., Any],
+        batch_size: int,
+        threads: int,
+    ) -> None:
+        self._config = config
+        self._panels = panels
+        self._run = run
+        self.batch_size = batch_size
+        dtype = config.numpy_dtype
+        self._threads = threads
+        self._turn = _Turn()
+        shape = (config.cells, batch_size, config.hidden_size)
+        self._h, self._c = aligned_zeros(shape, dtype), aligned_zeros(shape, dtype)
+        self._before = aligned_zeros((2, *shape), dtype)
+        plan = layout(config, 1, batch_size, False, threads)
+        self._plan = plan
+        self._x_shape = (batch_size, config.input_size)
+        self._y_shape = (batch_size, config.output_size)
+        states = (flat(self._h), flat(self._c))
+        workspace = Workspace(dtype).reserve(plan.size)
+        self._tables = (plan.call, plan.cells)
+        self._workers = plan.split.workers
+        self._states = states
+        self._workspace = workspace
+        self._lease: PackedCopy | None = None
+
+    def __del__(self) -> None:
+        lease = getattr(self, "_lease", None)
+        if lease is not None:
+            self._panels.give_back(lease)
+
+    def _packed(self) -> FloatArray:
+        """Panels of the present weights."""
+        lease = self._lease
+        if lease is None or lease.version != self._panels.version:
+            self._lease = None
+            if lease is not None:
+                self._panels.give_back(lease)
+            self._lease = lease = self._panels.lease()
+        return lease.buffer
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Shape of h and of c: (L, B, H)."""
+        return self._h.shape
+
+    def step(self, x: Any, *, active: Any = None, out: FloatArray | None = None) -> FloatArray:
+        """Take one step.
+
+        Parameters
+        ----------
+        x : array
+            (B, I). Any dtype of real numbers and any strides.
+        active : array of bool, optional
+            (B,); rows that take part, all by default. The others keep their state, and their output
+            is 0.
+        out : array, optional
+            (B, H), where to write the output; it may not overlap x.
+
+        Returns
+        -------
+        ndarray
+            (B, H), output of the last layer.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong kind, shape or layout; the state is as it was then.
+        RuntimeError
+            If another thread is in a call of this stream.
+        """
+        dtype = self._config.numpy_dtype
+        array = real_array("x", x, dtype)
+        if array.shape != self._x_shape:
+            B, I = self._x_shape
+            require_shape("x", array, (B, I), f"{B} = batch_size, {I} = input_size")
+        if out is None:
+            y = np.empty(self._y_shape, dtype)
+        else:
+            y = require_output("out", out, self._y_shape, dtype)
+            refuse_overlap("out", y, {"x": array})
+        mask = None if active is None else active_rows(active, self.batch_size)
+        with self._turn:
+            h, c = self._states
+            if mask is not None:
+                self._before[0], self._before[1] = self._h, self._c
+            arguments = (
+                *self._tables,
+                self._packed(),
+                flat(array),
+                h,
+                c,
+                y.reshape(-1),
+                h,
+                c,
+                self._workspace,
+            )
+            if self._workers == 1:
+                lstm_forward(*arguments, 0, 1)
+            else:
+                self._share_out(arguments)
+            if mask is not None:
+                keep_rows(flat(mask), self._config.cells, flat(self._before), h, c, y.reshape(-1))
+        return y
+
+    def _share_out(self, arguments: tuple[Any, ...]) -> None:
+        """Run a step on several threads."""
+        kernels = (lstm_forward, lstm_forward_parallel)
+        if self._plan.split.task_panels:
+            kernels = (lstm_units, lstm_units_parallel)
+            self._workspace[self._plan.flags] = 0
+        threading_of_kernels.share_out(*kernels, arguments, self._workers)
+
+    def process(self, chunk: Any, *, out: FloatArray | None = None) -> FloatArray:
+        """Take several steps.
+
+        Parameters
+        ----------
+        chunk : array
+            (T, B, I), or (B, T, I) for a model with `batch_first`.
+        out : array, optional
+            (T, B, H) or (B, T, H), where to write the output; it may not overlap the chunk.
+
+        Returns
+        -------
+        ndarray
+            (T, B, H) or (B, T, H), output of the last layer.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong kind, shape or layout; the state is as it was then.
+        RuntimeError
+            If another thread is in a call of this stream.
+        """
+        config = self._config
+        array = real_array("chunk", chunk, config.numpy_dtype)
+        B, I = self._x_shape
+        axes: Sequence[int | str] = (B, "T", I) if config.batch_first else ("T", B, I)
+        require_shape("chunk", array, axes, f"{B} = batch_size, {I} = input_size")
+        shape = (*array.shape[:2], config.output_size)
+        y = np.empty(shape, array.dtype) if out is None else out
+        require_output("out", y, shape, array.dtype)
+        refuse_overlap("out", y, {"chunk": array})
+        with self._turn:
+            state = (self._h, self._c)
+            self._run(array, state, out=(y, state), threads=self._threads)
+        return y
+
+    @property
+    def state(self) -> State:
+        """Copies of h and c, (L, B, H) each; may be assigned."""
+        return self._h.copy(), self._c.copy()
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        h, c = state_pair("state", state, self._h.shape, self._h.dtype)
+        with self._turn:
+            self._h[...], self._c[...] = h, c
+
+    def reset(self, rows: Any = None) -> None:
+        """Set states to zero.
+
+        Parameters
+        ----------
+        rows : array of bool or int, optional
+            Rows of the batch, as a mask or by number; all by default.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are of another kind or out of range.
+        RuntimeError
+            If another thread is in a call of this stream.
+        """
+        chosen = row_indices(rows, self.batch_size)
+        with self._turn:
+            self._h[:, chosen] = 0
+            self._c[:, chosen] = 0
+
+
+class SequentialStream:
+    """A `Sequential` that is fed as its input comes.
+
+    `Sequential.stream` makes one; see `Stream`, of which it has one for every LSTM.
+
+    Parameters
+    ----------
+    layers : sequence
+        A stream for every LSTM, and the other layers as they are.
+    shapes : sequence of tuple of int
+        Shape of what each gives for one step.
+    dtype : dtype
+    run : callable
+        ``run(x, hx, threads=)``, inference of the model.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Any],
+        shapes: Sequence[tuple[int, ...]],
+        dtype: np.dtype[Any],
+        run: Callable[..., Any],
+    ) -> None:
+        self._layers = layers
+        self._dtype = dtype
+        self._run = run
+        self._shape = shapes[-1]
+        self.batch_size = self._shape[0]
+        self._between = [np.zeros(shape, dtype) for shape in shapes[:-1]]
+        self._turn = _Turn()
+
+    @property
+    def _streams(self) -> list[Stream]:
+        return [layer for layer in self._layers if isinstance(layer, Stream)]
+
+    def step(self, x: Any, *, active: Any = None, out: FloatArray | None = None) -> FloatArray:
+        """Take one step.
+
+        Parameters
+        ----------
+        x : array
+            (B,) tokens, or (B, I).
+        active : array of bool, optional
+            (B,); rows that take part, all by default. The others keep their states; what the model
+            gives for them has no meaning.
+        out : array, optional
+            Where to write the output of the last layer, (B, features).
+
+        Returns
+        -------
+        ndarray
+            (B, features), output of the last layer.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong kind, shape or layout; the states are as they were then.
+        RuntimeError
+            If another thread is in a call of this stream.
+        """
+        mask = active_rows(active, self.batch_size)
+        given = np.asarray(x)
+        if given.ndim == 0 or given.shape[0] != self.batch_size:
+            raise ValueError(
+                f"x must have {self.batch_size} rows, {self.batch_size} = batch_size; "
+                f"got shape {given.shape}"
+            )
+        y = np.empty(self._shape, self._dtype) if out is None else out
+        require_output("out", y, self._shape, self._dtype)
+        refuse_overlap("out", y, {"x": given})
+        value: Any = given
+        with self._turn:
+            for layer, target in zip(self._layers, [*self._between, y], strict=True):
+                if isinstance(layer, Stream):
+                    value = layer.step(value, active=mask, out=target)
+                else:
+                    value = layer(value, out=target)
+        return y
+
+    def process(self, chunk: Any) -> FloatArray:
+        """Take several steps.
+
+        Parameters
+        ----------
+        chunk : array
+            What the model takes: (T, B) tokens or (T, B, I), batch first if its LSTMs are.
+
+        Returns
+        -------
+        ndarray
+            Output of the last layer.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the chunk has the wrong kind or shape; the states are as they were then.
+        RuntimeError
+            If another thread is in a call of this stream.
+        """
+        with self._turn:
+            y, after = self._run(chunk, self.state)
+            for stream, state in zip(self._streams, after, strict=True):
+                stream.state = state
+        result: FloatArray = y
+        return result
+
+    @property
+    def state(self) -> tuple[State, ...]:
+        """Copies of (h, c) of every LSTM, (L, B, H) each; may be assigned."""
+        return tuple(stream.state for stream in self._streams)
+
+    @state.setter
+    def state(self, states: Any) -> None:
+        streams = self._streams
+        if not isinstance(states, (tuple, list)) or len(states) != len(streams):
+            got = len(states) if isinstance(states, (tuple, list)) else type(states).__name__
+            raise TypeError(
+                f"state must be a tuple of {len(streams)} states, one per LSTM; got {got}"
+            )
+        checked = [
+            state_pair("state", state, stream.state_shape, self._dtype)
+            for stream, state in zip(streams, states, strict=True)
+        ]
+        for stream, state in zip(streams, checked, strict=True):
+            stream.state = state
+
+    def reset(self, rows: Any = None) -> None:
+        """Set states to zero.
+
+        Parameters
+        ----------
+        rows : array of bool or int, optional
+            Rows of the batch, as a mask or by number; all by default.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are of another kind or out of range.
+        """
+        row_indices(rows, self.batch_size)
+        for stream in self._streams:
+            stream.reset(rows)

@@ -1,0 +1,72 @@
+"""Sharing out the units of a step: any schedule of the workers leads to the same bits."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import numba_lstm as nl
+from numba_lstm import schedule
+from numba_lstm.workspace import layout
+
+
+@pytest.fixture(autouse=True)
+def small_work_is_shared(monkeypatch):
+    monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
+    monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
+    layout.cache_clear()
+    yield
+    layout.cache_clear()
+
+
+def one_after_another(order):
+    def share_out(serial, parallel, arguments, workers):
+        for worker in order(workers):
+            serial(*arguments, worker, workers)
+
+    return share_out
+
+
+def at_once(serial, parallel, arguments, workers):
+    threads = [
+        threading.Thread(target=serial, args=(*arguments, worker, workers))
+        for worker in range(workers)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+SCHEDULES = {
+    "in order": one_after_another(range),
+    "backwards": one_after_another(lambda workers: reversed(range(workers))),
+    "at once": at_once,
+}
+
+
+@pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("T", "B", "I", "H", "L", "bidirectional"),
+    [
+        (70, 1, 3, 130, 1, False),
+        (30, 2, 9, 50, 2, True),
+        (3, 5, 4, 33, 3, False),
+        (0, 1, 2, 40, 1, True),
+    ],
+)
+def test_same_bits(monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of_workers):
+    random = np.random.default_rng(0)
+    lstm = nl.LSTM(I, H, L, bidirectional=bidirectional, dtype=dtype, seed=0)
+    x = random.standard_normal((T, B, I))
+    hx = tuple(random.standard_normal((2, lstm.config.cells, B, H)))
+    alone = lstm(x, hx, threads=1)
+    monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
+    monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
+    plan = layout(lstm.config, T, B, False, 5)
+    assert plan.split.task_panels > 0 or T == 0
+    shared = lstm(x, hx, threads=5)
+    np.testing.assert_array_equal(shared[0], alone[0])
+    for part, expected in zip(shared[1], alone[1], strict=True):
+        np.testing.assert_array_equal(part, expected)

@@ -1,0 +1,246 @@
+"""Step-by-step inference: the bits of whole runs, and errors that change nothing."""
+
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import numba_lstm as nl
+
+
+def model_and_input(T=9, B=3, I=5, H=18, L=2, **options):
+    lstm = nl.LSTM(I, H, L, seed=0, **options)
+    x = np.random.default_rng(0).standard_normal((T, B, I)).astype(lstm.config.dtype)
+    return lstm, x
+
+
+@settings(max_examples=20)
+@given(
+    st.integers(1, 7),
+    st.tuples(st.integers(1, 40), st.integers(1, 70), st.integers(1, 3)),
+    st.sampled_from(["float32", "float64"]),
+    st.sampled_from([1, 2]),
+    st.lists(st.integers(0, 9), min_size=1, max_size=5),
+)
+def test_steps_and_chunks_have_the_bits_of_the_whole(B, sizes, dtype, threads, pieces):
+    T = sum(pieces) + len(pieces)
+    lstm, x = model_and_input(T, B, *sizes, dtype=dtype, threads=threads)
+    whole, states = lstm(x)
+    stream = lstm.stream(B)
+    first, parts = 0, []
+    for piece in pieces:
+        parts += [stream.process(x[first : first + piece]), stream.step(x[first + piece])[None]]
+        first += piece + 1
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    for kept, expected in zip(stream.state, states, strict=True):
+        np.testing.assert_array_equal(kept, expected)
+
+
+def test_chunks_batch_first():
+    lstm, x = model_and_input(batch_first=True)
+    chunk = np.ascontiguousarray(x.swapaxes(0, 1))
+    stream = lstm.stream(3)
+    parts = [stream.process(chunk[:, :4]), stream.process(chunk[:, 4:])]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), lstm(chunk)[0])
+
+
+def test_rows_that_sit_out_a_step():
+    lstm, x = model_and_input(T=4)
+    stream = lstm.stream(3)
+    stream.step(x[0])
+    h, c = stream.state
+    spoilt = x[1].copy()
+    spoilt[1] = np.nan
+    y = stream.step(spoilt, active=[True, False, True])
+    np.testing.assert_array_equal(y[1], 0)
+    np.testing.assert_array_equal(stream.state[0][:, 1], h[:, 1])
+    np.testing.assert_array_equal(stream.state[1][:, 1], c[:, 1])
+    late = stream.step(x[2])
+    whole = lstm(x[:3])[0]
+    np.testing.assert_array_equal(late[[0, 2]], whole[2][[0, 2]])
+    np.testing.assert_array_equal(late[1], lstm(x[[0, 2]])[0][1, 1])
+
+
+def test_reset_of_all_and_of_some():
+    lstm, x = model_and_input()
+    stream = lstm.stream(3)
+    first = stream.step(x[0])
+    second = stream.step(x[1])
+    stream.reset()
+    np.testing.assert_array_equal(stream.step(x[0]), first)
+    for rows in ([True, False, False], [0], 0, np.array([0], np.uint8)):
+        before = stream.state
+        stream.reset(rows)
+        for part, old in zip(stream.state, before, strict=True):
+            np.testing.assert_array_equal(part[:, 0], 0)
+            np.testing.assert_array_equal(part[:, 1:], old[:, 1:])
+        stream.state = before
+    np.testing.assert_array_equal(stream.step(x[1]), second)
+    stream.reset([])
+    assert np.abs(stream.state[0]).min() > 0
+
+
+def test_the_state_is_a_copy():
+    lstm, x = model_and_input()
+    stream = lstm.stream(3)
+    stream.step(x[0])
+    h, c = stream.state
+    h.fill(9)
+    assert np.abs(stream.state[0]).max() < 1
+    stream.state = (h, c)
+    c.fill(9)
+    np.testing.assert_array_equal(stream.state[0], 9)
+    assert np.abs(stream.state[1]).max() < 9
+
+
+def test_new_weights_are_used_from_the_next_step_on():
+    lstm, x = model_and_input()
+    stream, other = lstm.stream(3), lstm.stream(3)
+    stream.step(x[0])
+    other.step(x[0])
+    lstm.parameters["weight_hh_l0"] = np.zeros((72, 18))
+    state = stream.state
+    expected, _ = lstm(x[1:2], state)
+    np.testing.assert_array_equal(stream.step(x[1]), expected[0])
+    np.testing.assert_array_equal(other.step(x[1]), expected[0])
+
+
+def test_nothing_is_allocated_with_out():
+    lstm, x = model_and_input(threads=1)
+    stream = lstm.stream(3)
+    out, chunk_out = np.empty((3, 18), np.float32), np.empty((9, 3, 18), np.float32)
+    active = np.array([True, False, True])
+
+    def steps():
+        stream.step(x[0], out=out)
+        stream.step(x[1], active=active, out=out)
+        stream.process(x, out=chunk_out)
+
+    steps()
+    domain = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.take_snapshot().filter_traces([domain])
+        steps()
+        after = tracemalloc.take_snapshot().filter_traces([domain])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [str(line) for line in after.compare_to(before, "lineno") if line.size_diff] == []
+    assert peak < 100_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": np.ones((3, 4))}, r"x must have shape \(3, 5\), 3 = batch_size, 5 = input_size"),
+        ({"x": np.ones((2, 5))}, r"x must have shape \(3, 5\)"),
+        ({"x": np.ones((1, 3, 5))}, r"x must have shape \(3, 5\)"),
+        ({"x": [[None] * 5] * 3}, "x must be an array of real numbers"),
+        ({"active": [1, 0, 1]}, "active must be an array of bool"),
+        ({"active": [True, False]}, r"active must have shape \(3,\)"),
+        ({"out": np.empty((3, 17), np.float32)}, r"out must have shape \(3, 18\)"),
+        ({"out": np.empty((3, 18))}, "out must have dtype float32; got float64"),
+        ({"out": np.empty((18, 3), np.float32).T}, "out must be C-contiguous and writable"),
+        ({"out": [0.0]}, "out must be an array"),
+    ],
+)
+def test_a_wrong_step_leaves_the_state(arguments, message):
+    lstm, x = model_and_input()
+    stream = lstm.stream(3)
+    stream.step(x[0])
+    before = stream.state
+    given = {"x": x[1], **arguments}
+    with pytest.raises((TypeError, ValueError), match=message):
+        stream.step(given.pop("x"), **given)
+    for part, old in zip(stream.state, before, strict=True):
+        np.testing.assert_array_equal(part, old)
+
+
+def test_out_may_not_overlap():
+    lstm = nl.LSTM(18, 18, seed=0)
+    memory = np.zeros((3, 18), np.float32)
+    with pytest.raises(ValueError, match="out must not overlap x"):
+        lstm.stream(3).step(memory, out=memory)
+    chunk = np.zeros((2, 3, 18), np.float32)
+    with pytest.raises(ValueError, match="out must not overlap chunk"):
+        lstm.stream(3).process(chunk, out=chunk)
+
+
+@pytest.mark.parametrize("rows", [[3], [-1], [0.5], [[0]], [True, False], ["a"]])
+def test_wrong_rows(rows):
+    lstm, x = model_and_input()
+    stream = lstm.stream(3)
+    stream.step(x[0])
+    before = stream.state
+    with pytest.raises((TypeError, ValueError), match="rows must"):
+        stream.reset(rows)
+    np.testing.assert_array_equal(stream.state[0], before[0])
+
+
+def test_wrong_streams():
+    lstm, _ = model_and_input()
+    with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
+        lstm.stream(0)
+    with pytest.raises(TypeError, match="batch_size must be an integer"):
+        lstm.stream(1.5)
+    with pytest.raises(ValueError, match="threads must be at least 1; got 0"):
+        lstm.stream(1, threads=0)
+    with pytest.raises(ValueError, match="a stream must have one direction"):
+        nl.LSTM(2, 3, bidirectional=True).stream()
+    with pytest.raises(ValueError, match=r"h of state must have shape \(2, 3, 18\)"):
+        lstm.stream(3).state = (np.ones((2, 2, 18)), np.ones((2, 3, 18)))
+
+
+def test_one_thread_at_a_time():
+    lstm, x = model_and_input()
+    stream = lstm.stream(3)
+    errors = []
+
+    def intrude():
+        try:
+            stream.step(x[0])
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    with stream._turn:
+        thread = threading.Thread(target=intrude)
+        thread.start()
+        thread.join()
+    assert errors == ["another thread is in a call of this stream: give each its own"]
+    np.testing.assert_array_equal(stream.state[0], 0)
+
+
+def test_a_sequential_model():
+    model = nl.Sequential(
+        nl.Embedding(11, 6, seed=0), nl.LSTM(6, 20, 2, seed=1), nl.Linear(20, 11, seed=2)
+    )
+    tokens = np.random.default_rng(0).integers(0, 11, (8, 3))
+    whole, states = model(tokens)
+    stream = model.stream(3)
+    out = np.empty((3, 11), np.float32)
+    steps = [stream.step(tokens[t]) for t in range(3)]
+    assert stream.step(tokens[3], out=out) is out
+    rest = stream.process(tokens[4:])
+    np.testing.assert_array_equal(np.concatenate([np.stack([*steps, out]), rest]), whole)
+    np.testing.assert_array_equal(stream.state[0][0], states[0][0])
+    stream.reset()
+    np.testing.assert_array_equal(stream.step(tokens[0]), whole[0])
+    stream.state = states
+    np.testing.assert_array_equal(stream.state[0][1], states[0][1])
+
+
+def test_wrong_steps_of_a_sequential_model():
+    model = nl.Sequential(nl.Embedding(4, 2), nl.LSTM(2, 3), nl.Linear(3, 4))
+    stream = model.stream(2)
+    stream.step([0, 1])
+    before = stream.state
+    for x in ([0, 4], [0], 0, [0.5, 1.0], [[0], [1]]):
+        with pytest.raises((TypeError, ValueError)):
+            stream.step(x)
+    with pytest.raises(TypeError, match="state must be a tuple of 1 states"):
+        stream.state = ()
+    np.testing.assert_array_equal(stream.state[0][0], before[0][0])
