@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run_tests(bits, *paths):
+def run_tests(bits, *arguments):
     """Run tests in a process that compiles for vectors of `bits` bits."""
     if bits == cpu.vector_bits():
         pytest.skip("the width of this very process")
@@ -50,11 +50,11 @@ def run_tests(bits, *paths):
         name: value for name, value in os.environ.items() if not name.startswith("NUMBA_CPU_")
     }
     command = [sys.executable, "-c", SCRIPT, str(bits), "-q", "-p", "no:cacheprovider"]
-    command += [f"--ignore={__file__}", *(str(TESTS / path) for path in paths)]
+    command += [f"--ignore={__file__}", *arguments]
     done = subprocess.run(
         command,
         env={**inherited, **WIDTHS[bits]},
-        cwd=TESTS.parent,
+        cwd=TESTS,
         capture_output=True,
         text=True,
         check=False,
@@ -67,7 +67,13 @@ def test_vectors_and_activations(bits):
     run_tests(bits, "simd", "kernels/test_activations.py")
 
 
+@pytest.mark.parametrize("bits", [256])
+def test_same_bits(bits):
+    run_tests(bits, "test_same_bits.py::test_random_configurations")
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_engine(bits):
-    run_tests(bits, "kernels", "test_gradients.py", "test_lstm.py")
+    paths = ("kernels", "test_gradients.py", "test_lstm.py", "test_stream.py", "test_same_bits.py")
+    run_tests(bits, *paths, "-m", "exhaustive or not exhaustive")

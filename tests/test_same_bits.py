@@ -1,0 +1,254 @@
+"""The same bits, whatever shares out the work, is in the batch, or cuts the sequence."""
+
+import os
+import platform
+import secrets
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from numba_lstm import schedule
+from numba_lstm.workspace import layout
+from strategies import Case
+
+SEED = int(os.environ.get("NUMBA_LSTM_SEED", 0))
+
+
+def random_case(random):
+    """A model of any size, and a few with more units or steps than fit the usual ones."""
+    dtype = ("float32", "float64")[random.integers(2)]
+    return Case(
+        T=int(random.choice([0, 1, 2, 3, 7, 13, 30, 60])),
+        B=int(random.choice([1, 2, 3, 4, 5, 6, 7, 11, 13, 20])),
+        I=int(random.integers(1, 131)),
+        H=int(random.integers(1, 131)),
+        layers=int(random.integers(1, 4)),
+        bidirectional=bool(random.integers(2)),
+        bias=bool(random.integers(2)),
+        batch_first=bool(random.integers(2)),
+        dtype=dtype,
+        seed=int(random.integers(2**31)),
+    )
+
+
+def bits(array):
+    """The bits of an array: NaNs count with their payload, and zeros with their sign."""
+    array = np.ascontiguousarray(array)
+    return array.view(f"u{array.itemsize}")
+
+
+def assert_same(found, expected, what):
+    for name, array in expected.items():
+        np.testing.assert_array_equal(bits(found[name]), bits(array), f"{name}: {what}")
+
+
+def trained(case, x, h0, c0, dy, dh, dc, **options):
+    """All results of a forward and a backward pass by name."""
+    lstm = case.model()
+    y, (h, c) = lstm.forward(x, (h0, c0), **options)
+    options.pop("checkpoint", None)
+    dx, (dh0, dc0) = lstm.backward(dy, (dh, dc), **options)
+    gradients = lstm.gradients.flat
+    return {"y": y, "h": h, "c": c, "dx": dx, "dh0": dh0, "dc0": dc0, "gradients": gradients}
+
+
+def inferred(lstm, x, h0, c0, **options):
+    """All results of inference by name."""
+    y, (h, c) = lstm(x, (h0, c0), **options)
+    return {"y": y, "h": h, "c": c}
+
+
+def rows_of(results, rows, batch_axis):
+    """The part of results by name that belongs to some rows."""
+    axes = {"y": batch_axis, "dx": batch_axis}
+    return {
+        name: np.take(array, rows, axis=axes.get(name, 1))
+        for name, array in results.items()
+        if name != "gradients"
+    }
+
+
+class Workers:
+    """Shares out every kernel among so many workers, who run one by one in any order."""
+
+    def __init__(self, random):
+        self.random = random
+        self.calls = 0
+
+    def share_out(self, serial, parallel, arguments, workers):
+        self.calls += workers > 1
+        for worker in self.random.permutation(workers):
+            serial(*arguments, int(worker), workers)
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    """Let even the smallest calls be shared among as many as 7."""
+    monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
+    monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
+    layout.cache_clear()
+    many = Workers(np.random.default_rng(SEED))
+    monkeypatch.setattr("numba_lstm.threads.share_out", many.share_out)
+    monkeypatch.setattr("numba_lstm.threads.available", lambda: 7)
+    yield many
+    layout.cache_clear()
+
+
+def check(case, random):
+    """Compare all ways to the same results."""
+    x, h0, c0, dy, dh, dc = case.arrays()
+    arrays = (x, h0, c0, dy, dh, dc)
+    batch_axis = 0 if case.batch_first else 1
+    lstm = case.model()
+    whole = trained(case, *arrays, threads=1)
+    forward = {name: whole[name] for name in ("y", "h", "c")}
+    for threads in (1, 2, int(random.integers(3, 8))):
+        what = f"{threads} threads, {case}"
+        assert_same(trained(case, *arrays, threads=threads), whole, what)
+        assert_same(inferred(lstm, x, h0, c0, threads=threads), forward, f"inference, {what}")
+    checkpointed = trained(case, *arrays, threads=2, checkpoint=int(random.integers(1, 20)))
+    assert_same(checkpointed, whole, f"checkpoints, {case}")
+
+    def part(rows):
+        axes = (batch_axis, 1, 1, batch_axis, 1, 1)
+        return [np.take(a, rows, axis=axis) for a, axis in zip(arrays, axes, strict=True)]
+
+    for rows in ([int(random.integers(case.B))], random.permutation(case.B)):
+        expected = rows_of(whole, rows, batch_axis)
+        some = part(rows)
+        smaller = Case(**{**case.__dict__, "B": len(rows)})
+        found = trained(smaller, *some)
+        assert_same(found, expected, f"rows {rows}, {case}")
+        forward_of_rows = {name: expected[name] for name in ("y", "h", "c")}
+        assert_same(inferred(lstm, *some[:3]), forward_of_rows, f"rows {rows}, {case}")
+
+    if not case.bidirectional:
+        cuts = np.sort(random.integers(0, case.T + 1, 2))
+        state, pieces = (h0, c0), []
+        for chunk in np.split(x, cuts, axis=1 - batch_axis):
+            piece, state = lstm(chunk, state)
+            pieces.append(piece)
+        found = {"y": np.concatenate(pieces, 1 - batch_axis), "h": state[0], "c": state[1]}
+        assert_same(found, forward, f"chunks at {cuts}, {case}")
+
+
+def test_random_configurations(workers):
+    random = np.random.default_rng(0)
+    for _ in range(25):
+        check(random_case(random), random)
+    assert workers.calls > 100
+
+
+@pytest.mark.exhaustive
+def test_more_random_configurations(workers):
+    seed = SEED or secrets.randbelow(2**32)
+    print(f"NUMBA_LSTM_SEED={seed}")
+    random = np.random.default_rng(seed)
+    for _ in range(300):
+        check(random_case(random), random)
+
+
+def test_on_real_threads():
+    random = np.random.default_rng(1)
+    for T, B, I, H, L in [(50, 20, 30, 64, 2), (40, 3, 20, 256, 1), (9, 1, 300, 300, 2)]:
+        for bidirectional in (False, True):
+            check(Case(T, B, I, H, L, bidirectional, dtype="float32"), random)
+
+
+FLUSHED = """
+import sys
+import numba
+import numpy as np
+from numba import prange
+import numba_lstm as nl
+from numba_lstm.simd.mode import enter_default_mode, restore_mode
+
+FLUSH_AND_DENORMALS_ARE_ZERO_AND_ROUND_DOWN = 0x1F80 | 0x8040 | 0x2000
+
+@numba.njit
+def set_mode(mode):
+    restore_mode(mode)
+
+@numba.njit
+def mode():
+    before = enter_default_mode()
+    restore_mode(before)
+    return before & ~0x3F  # without the flags of past exceptions
+
+@numba.njit(parallel=True)
+def set_everywhere(mode):
+    for k in prange(64):
+        restore_mode(mode)
+
+def results():
+    tiny = np.float32(1e-30)
+    random = np.random.default_rng(0)
+    lstm = nl.LSTM(20, 40, 2, bias=False, seed=0)
+    with lstm.parameters.edit() as flat:
+        flat *= np.float32(1e-5)
+    x = random.standard_normal((40, 12, 20)).astype(np.float32) * tiny
+    found = []
+    for threads in (1, 2):
+        y, (h, c) = lstm.forward(x, threads=threads)
+        inferred, _ = lstm(x, threads=threads)
+        lstm.gradients.zero()
+        dy = np.ones_like(y)
+        dx, _ = lstm.backward(dy * tiny, threads=threads)
+        found += [y, inferred, h, c, dx, lstm.gradients.flat.copy()]
+    linear = nl.Linear(20, 3, bias=False, seed=0)
+    found += [linear(x * np.float32(1e-8))]
+    _, dy = nl.mse(y * np.float32(1e-3), np.zeros_like(y))
+    found += [dy]
+    nl.SGD(lstm.parameters, lr=1e-6).step(lstm.gradients)
+    found += [lstm.parameters.flat.copy()]
+    return found
+"""
+
+
+# Every kernel runs between a change to the host's mode and one back, so that NumPy's own part of
+# the test is computed alike in both.
+HOST = """
+from numba_lstm import threads
+from numba_lstm.kernels import linear, losses, updates
+
+share_out = threads.share_out
+host = {"mode": 0x1F80}
+
+def in_the_hosts_mode(function):
+    def run(*arguments):
+        set_mode(host["mode"])
+        try:
+            result = function(*arguments)
+            assert mode() == host["mode"], hex(mode())
+            return result
+        finally:
+            set_mode(0x1F80)
+    return run
+
+threads.share_out = in_the_hosts_mode(share_out)
+losses.squared_error = in_the_hosts_mode(losses.squared_error)
+updates.sgd_update = in_the_hosts_mode(updates.sgd_update)
+
+plain = results()
+denormal = sum(int(((a != 0) & (np.abs(a) < 1.2e-38)).sum()) for a in plain)
+assert denormal > 100, denormal
+host["mode"] = FLUSH_AND_DENORMALS_ARE_ZERO_AND_ROUND_DOWN
+set_everywhere(host["mode"])
+set_mode(host["mode"])
+assert float(np.float32(1e-30) * np.float32(1e-10)) == 0, "the mode was not set"
+set_mode(0x1F80)
+flushed = results()
+for number, (a, b) in enumerate(zip(plain, flushed)):
+    assert np.array_equal(a, b), number
+"""
+
+
+def test_the_hosts_floating_point_mode_does_not_matter():
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("sets the mode of x86")
+    done = subprocess.run(
+        [sys.executable, "-c", FLUSHED + HOST], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
