@@ -12,6 +12,7 @@ try:
     from .lstm import LSTM
     from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, clip_by_global_norm
     from .parameters import Parameters
+    from .plan import Plan
     from .storage import FormatError, load
     from .stream import SequentialStream, Stream
     from .trainer import Trainer
@@ -32,6 +33,7 @@ __all__ = [
     "Linear",
     "Optimizer",
     "Parameters",
+    "Plan",
     "RMSprop",
     "Sequential",
     "SequentialStream",

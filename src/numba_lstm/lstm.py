@@ -23,6 +23,7 @@ from .layer import Layer
 from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
+from .plan import Plan, plan_of
 from .schedule import row_workers, task_workers
 from .stream import State, Stream
 from .tape import Tape
@@ -540,6 +541,30 @@ class LSTM(Layer):
         kept = boolean("training", training)
         plan = layout(self.config, steps, batch, kept, self._threads(None), segment if kept else 0)
         return plan.size * self.config.numpy_dtype.itemsize
+
+    def plan(self, T: int, B: int, *, training: bool = False) -> Plan:
+        """Say what a call will run, and why.
+
+        Parameters
+        ----------
+        T, B : int
+            Steps and batch.
+        training : bool
+            For `forward` and `backward` instead of inference.
+
+        Returns
+        -------
+        Plan
+            Printed, it is a short table.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range.
+        """
+        steps, batch = integer("T", T, least=0), integer("B", B, least=0)
+        kept = boolean("training", training)
+        return plan_of(self.config, steps, batch, training=kept, threads=self._threads(None))
 
     def compile(self, *, training: bool = False) -> list[WarmKernel]:
         """Compile what calls of this model need, or load it from the cache, ahead of the first one.

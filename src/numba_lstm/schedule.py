@@ -91,7 +91,8 @@ def training_split(B: int, threads: int) -> Split:
     -------
     Split
     """
-    return Split(threads, 0, f"rows of the batch, at most {-(-B // threads)} a worker")
+    reason = f"training shares out rows of the batch, {-(-B // threads)} a worker or more"
+    return Split(threads, 0, reason)
 
 
 def row_workers(threads: int, B: int, operations: int) -> int:

@@ -41,8 +41,7 @@ def next_rows(remaining, tallest):
     return (remaining + tiles - 1) // tiles
 
 
-@inlined
-def panels_at_once(rows, panels):
+def panels_for_rows(rows, panels):
     """Panels that a tile of few rows takes side by side: 4, 2 or 1.
 
     One row of one panel keeps four multiply-adds in flight, and a CPU wants eight and more.
@@ -52,6 +51,9 @@ def panels_at_once(rows, panels):
     if rows == 1 and panels >= 2:
         return 2
     return 1
+
+
+panels_at_once = inlined(panels_for_rows)
 
 
 class Terms(NamedTuple):

@@ -1,0 +1,100 @@
+"""What a call will run, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import LSTMConfig
+from .kernels.gemm import ROWS, panels_for_rows
+from .schedule import row_workers
+from .simd import cpu
+from .workspace import layout, packed_layout
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call of an LSTM will run.
+
+    Parameters
+    ----------
+    tile : tuple of (int, int)
+        Rows and vectors of the accumulators of the recurrent product.
+    vector_bits : int
+        Width of a vector.
+    threads : int
+        Workers that share out the call, at most.
+    split : str
+        "none", "rows" of the batch, or "units" of every step.
+    reason : str
+        Why it is shared out so.
+    steps_ahead : int
+        Steps whose inputs are projected ahead of the recurrence at once; 0 where every step does
+        both.
+    workspace_nbytes, packed_nbytes : int
+        Bytes of working memory, and of the packed weights.
+    """
+
+    tile: tuple[int, int]
+    vector_bits: int
+    threads: int
+    split: str
+    reason: str
+    steps_ahead: int
+    workspace_nbytes: int
+    packed_nbytes: int
+
+    def __str__(self) -> str:
+        rows, vectors = self.tile
+        ahead = (
+            f"inputs of {self.steps_ahead} steps ahead of the recurrence"
+            if self.steps_ahead
+            else "inputs and recurrence together, step by step"
+        )
+        return "\n".join(
+            [
+                f"tile       {rows} x {vectors} vectors of {self.vector_bits} bits",
+                f"threads    {self.threads}",
+                f"split      {self.split}: {self.reason}",
+                f"inputs     {ahead}",
+                f"workspace  {self.workspace_nbytes:,} bytes",
+                f"weights    {self.packed_nbytes:,} bytes, packed",
+            ]
+        )
+
+
+def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int) -> Plan:
+    """Say what a call will run.
+
+    Parameters
+    ----------
+    config : LSTMConfig
+    T, B : int
+    training : bool
+    threads : int
+        Upper bound.
+
+    Returns
+    -------
+    Plan
+    """
+    itemsize = config.numpy_dtype.itemsize
+    held = layout(config, T, B, training, threads)
+    split = held.split
+    workers = split.workers
+    if training:
+        workers = row_workers(threads, B, config.operations(T, B))
+    rows = B if split.task_panels else -(-B // workers)
+    tiles = max(1, -(-rows // ROWS))
+    height = max(1, -(-rows // tiles))
+    panels = panels_for_rows(height, -(-config.hidden_size // cpu.lanes(itemsize)))
+    packed = packed_layout(config)
+    return Plan(
+        tile=(height, 4 * panels),
+        vector_bits=cpu.vector_bits(),
+        threads=workers,
+        split="units" if split.task_panels else "rows" if workers > 1 else "none",
+        reason=split.reason,
+        steps_ahead=int(held.call["ahead"][0]),
+        workspace_nbytes=held.size * itemsize,
+        packed_nbytes=(packed.forward_size + training * packed.backward_size) * itemsize,
+    )

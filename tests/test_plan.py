@@ -1,0 +1,63 @@
+"""What a call says that it will run."""
+
+import numpy as np
+import pytest
+
+import numba_lstm as nl
+from numba_lstm.simd import cpu
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    monkeypatch.setattr("numba_lstm.threads.available", lambda: 2)
+
+
+@pytest.mark.parametrize(
+    ("T", "B", "H", "split", "threads"),
+    [
+        (1, 1, 128, "none", 1),
+        (200, 1, 256, "units", 2),
+        (200, 32, 96, "rows", 2),
+        (0, 4, 96, "none", 1),
+        (4000, 1, 18, "none", 1),
+    ],
+)
+def test_split(two_threads, T, B, H, split, threads):
+    plan = nl.LSTM(16, H).plan(T, B)
+    assert (plan.split, plan.threads) == (split, threads)
+    assert nl.LSTM(16, H, threads=1).plan(T, B).split == "none"
+
+
+def test_bytes_are_those_of_the_workspace():
+    lstm = nl.LSTM(16, 40, threads=1)
+    for training in (False, True):
+        plan = lstm.plan(7, 9, training=training)
+        assert plan.workspace_nbytes == lstm.workspace_nbytes(7, 9, training=training)
+    lstm(np.zeros((7, 9, 16)))
+    assert lstm._pool.borrow().buffer.nbytes == lstm.plan(7, 9).workspace_nbytes
+
+
+@pytest.mark.skipif(cpu.vector_bits() != 512, reason="tiles of 32 registers")
+def test_tiles_are_full():
+    lstm = nl.LSTM(16, 128, threads=1)
+    assert [lstm.plan(50, B).tile for B in (1, 2, 7, 20, 100)] == [
+        *((1, 16), (2, 4), (4, 4)),
+        *((5, 4), (6, 4)),
+    ]
+
+
+def test_it_prints_a_table():
+    text = str(nl.LSTM(16, 128, threads=1).plan(50, 1))
+    assert [line.split()[0] for line in text.splitlines()] == [
+        *("tile", "threads", "split", "inputs", "workspace", "weights")
+    ]
+
+
+def test_errors():
+    lstm = nl.LSTM(2, 3)
+    with pytest.raises(ValueError, match="T must be at least 0; got -1"):
+        lstm.plan(-1, 1)
+    with pytest.raises(TypeError, match="B must be an integer"):
+        lstm.plan(1, None)
+    with pytest.raises(TypeError, match="training must be True or False"):
+        lstm.plan(1, 1, training=1)
