@@ -25,13 +25,15 @@ ORDER = re.findall(
     kernels.tables kernels.workers kernels.activations kernels.gemm kernels.panels
     kernels.cell kernels.dropout kernels.forward kernels.units kernels.backward
     kernels.rows
-    kernels.linear kernels.embedding kernels.losses kernels.updates
+    kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes
     validation memory config parameters initialization storage
     packing tape schedule workspace plan threads
     stream layer lstm layers losses optimizers trainer warmup
     numba_lstm
     language_model.corpus language_model.model language_model.run language_model.plot
     language_model
+    bench.shapes bench.limits bench.roofline
+    bench
     cli
     simd kernels
     """,
