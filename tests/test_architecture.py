@@ -33,6 +33,9 @@ ORDER = re.findall(
     language_model.corpus language_model.model language_model.run language_model.plot
     language_model
     bench.shapes bench.limits bench.roofline
+    bench.engines.engine bench.engines.own bench.engines.pytorch bench.engines.onnx_model
+    bench.engines.onnxruntime bench.engines.openvino bench.engines.jax bench.engines
+    bench.worker bench.process bench.comparison
     bench
     cli
     simd kernels
@@ -40,8 +43,9 @@ ORDER = re.findall(
 )
 
 # Modules that touch files; cpu and threads read what the kernel of the system says of the machine,
-# jit the package's own sources.
+# jit the package's own sources, an engine's process talks through pipes.
 FILES = ("storage", "language_model", "cli", "simd.cpu", "threads", "jit")
+FILES += ("bench.process", "bench.worker")
 OPENING = {
     *("open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes"),
     *("mkdir", "makedirs", "unlink", "rmtree", "touch", "fsync", "fromfile", "tofile", "savetxt"),
@@ -53,7 +57,8 @@ COMPILING = {
     *("generated_jit", "overload", "overload_method", "overload_attribute", "register_jitable"),
 }
 OPTIONS = {"fastmath", "error_model", "nogil", "forceinline", "boundscheck", "jit_options"}
-HEAVY = {"click", "matplotlib", "rich", "torch", "scipy", "hypothesis", "pytest"}
+HEAVY = {"click", "matplotlib", "rich", "scipy", "hypothesis", "pytest"}
+HEAVY |= {"torch", "onnx", "onnxruntime", "openvino", "jax", "jaxlib"}
 
 
 def module_name(path):

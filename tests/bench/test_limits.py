@@ -76,3 +76,9 @@ def test_single_rows_are_bound_by_reading_weights(machine):
     assert highest_rate(shape, "stream", machine) == pytest.approx(
         shape.operations(training=False) / stepwise
     )
+    # Back again reads the recurrent weights once more, and costs twice the multiply-adds.
+    trained = 3 * per_input * 96 + 2 * recurrence + 3 * per_input * 32
+    trained = max(trained, 2 * 36864 / 100 + 2 * recurrence + 3 * per_input * 32)
+    assert highest_rate(shape, "training", machine) == pytest.approx(
+        shape.operations(training=True) / trained
+    )

@@ -1,0 +1,286 @@
+"""Engines side by side: the same weights and inputs, alternating rounds, results compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..lstm import LSTM
+from ..simd import cpu
+from ..validation import FloatArray, float_dtype, integer, number
+from .engines import OWN, PEERS, Engine, NumbaLSTM, Task
+from .limits import Limits, measure_limits
+from .process import EngineProcess, Field, missing_packages
+from .roofline import highest_rate
+from .shapes import Shape
+
+MODES = ("inference", "training")
+# Largest difference of two right engines, as a share of the largest number of an array. Sums over
+# 100,000 terms differ by some 1e-5 in float32; products in bfloat16 or TF32 by 1e-3 and more.
+TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
+_SEED = 0
+
+
+class MismatchError(ArithmeticError):
+    """Two engines computed different things."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What an engine showed for a shape.
+
+    Attributes
+    ----------
+    version : str
+    seconds : float
+        Of a call, the median of all samples.
+    quartiles : (float, float)
+        Half of the samples lay between these.
+    samples : int
+    difference : float
+        Largest difference of a result from numba-lstm's, as a share of the largest number of that
+        array.
+    """
+
+    version: str
+    seconds: float
+    quartiles: tuple[float, float]
+    samples: int
+    difference: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All engines for one shape and number of threads.
+
+    Attributes
+    ----------
+    shape : Shape
+    mode : str
+    dtype : str
+    threads : int
+    highest_rate : float
+        Floating-point operations per second that the measured limits leave in reach.
+    measurements : mapping of str to Measurement
+        By engine; numba-lstm first.
+    skipped : mapping of str to str
+        Why an engine was left out.
+    """
+
+    shape: Shape
+    mode: str
+    dtype: str
+    threads: int
+    highest_rate: float
+    measurements: Mapping[str, Measurement]
+    skipped: Mapping[str, str]
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations of a call."""
+        return self.shape.operations(training=self.mode == "training")
+
+    def rate(self, engine: str) -> float:
+        """Floating-point operations per second."""
+        return self.operations / self.measurements[engine].seconds
+
+    @property
+    def best_peer(self) -> str | None:
+        """The fastest of the others, if there are any."""
+        peers = [engine for engine in self.measurements if engine != OWN]
+        return min(peers, key=lambda peer: self.measurements[peer].seconds, default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as fast as the fastest of the others numba-lstm is."""
+        best = self.best_peer
+        return None if best is None else self.rate(OWN) / self.rate(best)
+
+    @property
+    def share_of_limit(self) -> float:
+        """Share of what is in reach that numba-lstm attains."""
+        return self.rate(OWN) / self.highest_rate
+
+
+def compare(
+    shapes: Sequence[Shape],
+    *,
+    mode: str = "inference",
+    threads: Sequence[int] = (1,),
+    dtype: Any = "float32",
+    against: Mapping[str, type[Engine]] = PEERS,
+    rounds: int = 5,
+    seconds: float = 3.0,
+    measured: Callable[[Limits], None] = lambda limits: None,
+) -> Iterator[Comparison]:
+    """Compare numba-lstm with other engines.
+
+    Every engine has a process of its own. They take turns: while one runs, the others are blocked.
+
+    Parameters
+    ----------
+    shapes : sequence of Shape
+    mode : str
+        "inference": a call runs a whole sequence. "training": forward, and back to x and all
+        parameters.
+    threads : sequence of int
+        Each number is a comparison.
+    dtype : dtype
+        float32 or float64.
+    against : mapping of str to type
+        The others by name. Those that are not installed, or cannot do it, are skipped.
+    rounds : int
+        How often the turn goes round.
+    seconds : float
+        Time for all rounds of all engines of a comparison; a round has at least one call.
+    measured : callable
+        Is told the limits of this machine for every number of threads, before its comparisons.
+
+    Yields
+    ------
+    Comparison
+        For every number of threads, and every shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range; nothing is run then.
+    MismatchError
+        If an engine's results are not those of numba-lstm.
+    EngineError
+        If numba-lstm itself fails.
+    """
+    kind = float_dtype(dtype)
+    _check(shapes, mode, threads)
+    rounds = integer("rounds", rounds, least=1)
+    seconds = number("seconds", seconds, above=0.0)
+    absent = {name: _reason_to_skip(peer, mode, kind.name) for name, peer in against.items()}
+    present = {name: peer for name, peer in against.items() if absent[name] is None}
+    skipped = {name: reason for name, reason in absent.items() if reason is not None}
+
+    def comparisons() -> Iterator[Comparison]:
+        for count in threads:
+            limits = measure_limits(count, kind)
+            measured(limits)
+            with ExitStack() as stack:
+                processes = {
+                    name: stack.enter_context(closing(EngineProcess(engine, count)))
+                    for name, engine in {OWN: NumbaLSTM, **present}.items()
+                }
+                for shape in shapes:
+                    task = _task(mode, shape, count, kind)
+                    measurements, failed = _alternate(processes, task, rounds, seconds)
+                    highest = highest_rate(shape, mode, limits)
+                    yield Comparison(
+                        *(shape, mode, kind.name, count, highest, measurements),
+                        {**skipped, **failed},
+                    )
+
+    return comparisons()
+
+
+def _check(shapes: Sequence[Shape], mode: str, threads: Sequence[int]) -> None:
+    """Check what is to be compared."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
+    if not shapes:
+        raise ValueError("shapes must have at least one; got none")
+    if not threads:
+        raise ValueError("threads must have at least one number; got none")
+    for count in threads:
+        if integer("threads", count, least=1) > cpu.cores():
+            raise ValueError(
+                f"threads must be at most {cpu.cores()}, the processors of this process; "
+                f"got {count}"
+            )
+
+
+def _reason_to_skip(peer: type[Engine], mode: str, dtype: str) -> str | None:
+    """Why an engine cannot take part, or None if it can."""
+    if mode not in peer.modes:
+        return f"no {mode}"
+    if dtype not in peer.dtypes:
+        return f"no {dtype}"
+    missing = missing_packages(peer.packages)
+    return f"{' and '.join(missing)} not installed" if missing else None
+
+
+def _task(mode: str, shape: Shape, threads: int, dtype: np.dtype[Any]) -> Task:
+    """Draw weights and inputs, the same for the same shape."""
+    config = replace(shape.config, dtype=dtype.name)
+    weights = LSTM(**config.as_dict(), seed=_SEED).state_dict()
+    random = np.random.default_rng(_SEED)
+    x = random.standard_normal((shape.T, shape.B, shape.I), dtype)
+    dy = random.standard_normal((shape.T, shape.B, config.output_size), dtype)
+    return Task(mode, shape, threads, weights, x, dy)
+
+
+def _alternate(
+    processes: Mapping[str, EngineProcess], task: Task, rounds: int, seconds: float
+) -> tuple[dict[str, Measurement], dict[str, str]]:
+    """Run one task on all engines in turn; also returns why engines dropped out."""
+    field = Field(processes)
+    versions = field.ask_all("build", task)
+    results = field.ask_all("results")
+    own = results.pop(OWN)
+    differences = {OWN: 0.0}
+    for name, others in results.items():
+        differences[name] = largest_difference(name, own, others, task.shape)
+    del own, results
+    samples: dict[str, list[float]] = {name: [] for name in field.engines}
+    for number_of_round in range(rounds):
+        for name in field.in_turn(number_of_round):
+            share = seconds / (rounds * len(samples))
+            samples[name] += field.ask(name, "time_round", share) or []
+    measurements = {}
+    for name in field.engines:
+        lower, median, upper = np.quantile(samples[name], (0.25, 0.5, 0.75)).tolist()
+        measurements[name] = Measurement(
+            versions[name], median, (lower, upper), len(samples[name]), differences[name]
+        )
+    return measurements, field.failed
+
+
+def largest_difference(
+    name: str, own: Mapping[str, FloatArray], others: Mapping[str, FloatArray], shape: Shape
+) -> float:
+    """Compare the results of an engine with numba-lstm's.
+
+    Parameters
+    ----------
+    name : str
+        The engine.
+    own, others : mapping of str to ndarray
+    shape : Shape
+
+    Returns
+    -------
+    float
+        The largest difference, as a share of the largest number of that array.
+
+    Raises
+    ------
+    MismatchError
+        If it is too large, or an array is missing or has another shape or dtype.
+    """
+    largest = 0.0
+    for key, array in own.items():
+        other = others.get(key)
+        if other is None or other.shape != array.shape or other.dtype != array.dtype:
+            got = "none" if other is None else f"{other.dtype} {other.shape}"
+            raise MismatchError(
+                f"{name} must give {key} of {shape.name} as {array.dtype} {array.shape}; got {got}"
+            )
+        scale = float(np.abs(array).max())
+        difference = float(np.abs(array - other).max()) / (scale or 1.0)
+        if not difference <= TOLERANCES[array.dtype.name]:
+            raise MismatchError(
+                f"{name} must give the {key} of {shape.name} that numba-lstm gives; "
+                f"it differs by {difference:.1g} of the largest number"
+            )
+        largest = max(largest, difference)
+    return largest
