@@ -35,7 +35,7 @@ ORDER = re.findall(
     bench.shapes bench.limits bench.roofline
     bench.engines.engine bench.engines.own bench.engines.pytorch bench.engines.onnx_model
     bench.engines.onnxruntime bench.engines.openvino bench.engines.jax bench.engines
-    bench.worker bench.process bench.comparison
+    bench.worker bench.process bench.comparison bench.language_model
     bench
     cli
     simd kernels

@@ -1,6 +1,7 @@
 """Measured limits of this machine, and other engines side by side with numba-lstm."""
 
 from .comparison import Comparison, Measurement, MismatchError, compare
+from .language_model import TrainingComparison, compare_training
 from .limits import Limits, measure_limits
 from .process import EngineError
 from .roofline import highest_rate
@@ -16,7 +17,9 @@ __all__ = [
     "Measurement",
     "MismatchError",
     "Shape",
+    "TrainingComparison",
     "compare",
+    "compare_training",
     "highest_rate",
     "measure_limits",
     "parse",

@@ -183,6 +183,21 @@ def compare(
     return comparisons()
 
 
+def check_threads(threads: int) -> int:
+    """Return a number of threads, once it is known that all can run at once.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no integer from 1 to the processors of this process.
+    """
+    if integer("threads", threads, least=1) > cpu.cores():
+        raise ValueError(
+            f"threads must be at most {cpu.cores()}, the processors of this process; got {threads}"
+        )
+    return int(threads)
+
+
 def _check(shapes: Sequence[Shape], mode: str, threads: Sequence[int]) -> None:
     """Check what is to be compared."""
     if mode not in MODES:
@@ -192,11 +207,7 @@ def _check(shapes: Sequence[Shape], mode: str, threads: Sequence[int]) -> None:
     if not threads:
         raise ValueError("threads must have at least one number; got none")
     for count in threads:
-        if integer("threads", count, least=1) > cpu.cores():
-            raise ValueError(
-                f"threads must be at most {cpu.cores()}, the processors of this process; "
-                f"got {count}"
-            )
+        check_threads(count)
 
 
 def _reason_to_skip(peer: type[Engine], mode: str, dtype: str) -> str | None:
