@@ -36,6 +36,7 @@ ORDER = re.findall(
     bench.engines.engine bench.engines.own bench.engines.pytorch bench.engines.onnx_model
     bench.engines.onnxruntime bench.engines.openvino bench.engines.jax bench.engines
     bench.worker bench.process bench.comparison bench.language_model
+    bench.report bench.chart bench.command
     bench
     cli
     simd kernels
@@ -45,7 +46,7 @@ ORDER = re.findall(
 # Modules that touch files; cpu and threads read what the kernel of the system says of the machine,
 # jit the package's own sources, an engine's process talks through pipes.
 FILES = ("storage", "language_model", "cli", "simd.cpu", "threads", "jit")
-FILES += ("bench.process", "bench.worker")
+FILES += ("bench.process", "bench.worker", "bench.chart", "bench.command")
 OPENING = {
     *("open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes"),
     *("mkdir", "makedirs", "unlink", "rmtree", "touch", "fsync", "fromfile", "tofile", "savetxt"),

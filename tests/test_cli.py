@@ -201,7 +201,8 @@ def test_help(command):
     for arguments in ((), ("--help",), ("-h",)):
         status, out, _ = command(*arguments)
         assert status == 0
-        assert all(name in out for name in ("train", "generate", "evaluate", "warmup", "info"))
+        commands = ("train", "generate", "evaluate", "warmup", "bench", "info")
+        assert all(name in out for name in commands)
     assert "[default: 256]" in command("train", "--help")[1].replace("  ", " ")
     assert command("--version")[1] == f"numba-lstm, version {nl.__version__}\n"
 

@@ -1,4 +1,4 @@
-"""The command ``numba-lstm``: train, generate, evaluate, warmup, info."""
+"""The command ``numba-lstm``: train, generate, evaluate, warmup, bench, info."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ import numba
 import numpy as np
 
 from . import __version__, jit, threads
+from .bench.command import bench
 from .kernels.gemm import ROWS
 from .language_model import (
     CharLanguageModel,
@@ -425,6 +426,9 @@ def warmup(dtypes: tuple[str, ...], inference: bool, threads: int | None) -> Non
     click.echo(f"kernel cache  {jit.cache_folder() or _NO_CACHE}")
     if lost and jit.cache_folder():
         click.echo(f"{lost} kernels could not be written there, and compile in each process")
+
+
+main.add_command(bench)
 
 
 def _size(count: int) -> str:

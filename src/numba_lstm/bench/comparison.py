@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -55,16 +55,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All engines for one shape and number of threads.
+    """All engines for one shape.
 
     Attributes
     ----------
     shape : Shape
     mode : str
-    dtype : str
-    threads : int
-    highest_rate : float
-        Floating-point operations per second that the measured limits leave in reach.
+    limits : Limits
+        Of this machine, for the threads and the dtype of the comparison.
     measurements : mapping of str to Measurement
         By engine; numba-lstm first.
     skipped : mapping of str to str
@@ -73,9 +71,7 @@ class Comparison:
 
     shape: Shape
     mode: str
-    dtype: str
-    threads: int
-    highest_rate: float
+    limits: Limits
     measurements: Mapping[str, Measurement]
     skipped: Mapping[str, str]
 
@@ -101,6 +97,11 @@ class Comparison:
         return None if best is None else self.rate(OWN) / self.rate(best)
 
     @property
+    def highest_rate(self) -> float:
+        """Floating-point operations per second that the limits leave in reach."""
+        return highest_rate(self.shape, self.mode, self.limits)
+
+    @property
     def share_of_limit(self) -> float:
         """Share of what is in reach that numba-lstm attains."""
         return self.rate(OWN) / self.highest_rate
@@ -110,12 +111,11 @@ def compare(
     shapes: Sequence[Shape],
     *,
     mode: str = "inference",
-    threads: Sequence[int] = (1,),
+    threads: int = 1,
     dtype: Any = "float32",
     against: Mapping[str, type[Engine]] = PEERS,
     rounds: int = 5,
     seconds: float = 3.0,
-    measured: Callable[[Limits], None] = lambda limits: None,
 ) -> Iterator[Comparison]:
     """Compare numba-lstm with other engines.
 
@@ -127,8 +127,7 @@ def compare(
     mode : str
         "inference": a call runs a whole sequence. "training": forward, and back to x and all
         parameters.
-    threads : sequence of int
-        Each number is a comparison.
+    threads : int
     dtype : dtype
         float32 or float64.
     against : mapping of str to type
@@ -136,14 +135,12 @@ def compare(
     rounds : int
         How often the turn goes round.
     seconds : float
-        Time for all rounds of all engines of a comparison; a round has at least one call.
-    measured : callable
-        Is told the limits of this machine for every number of threads, before its comparisons.
+        Time for all rounds of all engines of a shape; a round has at least one call.
 
     Yields
     ------
     Comparison
-        For every number of threads, and every shape.
+        For every shape.
 
     Raises
     ------
@@ -154,8 +151,10 @@ def compare(
     EngineError
         If numba-lstm itself fails.
     """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
+    threads = check_threads(threads)
     kind = float_dtype(dtype)
-    _check(shapes, mode, threads)
     rounds = integer("rounds", rounds, least=1)
     seconds = number("seconds", seconds, above=0.0)
     absent = {name: _reason_to_skip(peer, mode, kind.name) for name, peer in against.items()}
@@ -163,22 +162,16 @@ def compare(
     skipped = {name: reason for name, reason in absent.items() if reason is not None}
 
     def comparisons() -> Iterator[Comparison]:
-        for count in threads:
-            limits = measure_limits(count, kind)
-            measured(limits)
-            with ExitStack() as stack:
-                processes = {
-                    name: stack.enter_context(closing(EngineProcess(engine, count)))
-                    for name, engine in {OWN: NumbaLSTM, **present}.items()
-                }
-                for shape in shapes:
-                    task = _task(mode, shape, count, kind)
-                    measurements, failed = _alternate(processes, task, rounds, seconds)
-                    highest = highest_rate(shape, mode, limits)
-                    yield Comparison(
-                        *(shape, mode, kind.name, count, highest, measurements),
-                        {**skipped, **failed},
-                    )
+        limits = measure_limits(threads, kind)
+        with ExitStack() as stack:
+            processes = {
+                name: stack.enter_context(closing(EngineProcess(engine, threads)))
+                for name, engine in {OWN: NumbaLSTM, **present}.items()
+            }
+            for shape in shapes:
+                task = _task(mode, shape, threads, kind)
+                measurements, failed = _alternate(processes, task, rounds, seconds)
+                yield Comparison(shape, mode, limits, measurements, {**skipped, **failed})
 
     return comparisons()
 
@@ -196,18 +189,6 @@ def check_threads(threads: int) -> int:
             f"threads must be at most {cpu.cores()}, the processors of this process; got {threads}"
         )
     return int(threads)
-
-
-def _check(shapes: Sequence[Shape], mode: str, threads: Sequence[int]) -> None:
-    """Check what is to be compared."""
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
-    if not shapes:
-        raise ValueError("shapes must have at least one; got none")
-    if not threads:
-        raise ValueError("threads must have at least one number; got none")
-    for count in threads:
-        check_threads(count)
 
 
 def _reason_to_skip(peer: type[Engine], mode: str, dtype: str) -> str | None:
