@@ -52,6 +52,7 @@ def test_it_measures_prints_and_writes(command, tmp_path, monkeypatch):
     assert "limits on 1 thread: " in out
     assert "skipped jax: no_such_package and nor_this_one not installed" in out
     assert all(name in out for name in ("numba-lstm", "torch", "5,3,7,4", "1,1,2,3,2,bi"))
+    assert "1 x 1 x 2 x 3, 2, both ways" in out  # a pipe is wide
     data = json.loads(json_file.read_text())
     names = [one["shape"]["name"] for one in data["comparisons"]]
     assert names == ["5,3,7,4", "1,1,2,3,2,bi"]

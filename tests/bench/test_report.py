@@ -45,9 +45,9 @@ def comparisons():
     ]
 
 
-def shown(table):
+def shown(table, width=140):
     screen = io.StringIO()
-    Console(file=screen, width=140).print(table)
+    Console(file=screen, width=width).print(table)
     return screen.getvalue()
 
 
@@ -62,6 +62,12 @@ def test_the_table(comparisons):
     sizes = ["293", "x", "32", "x", "60", "x", "128,", "2,", "both", "ways"]
     assert ["diarisation", *sizes, "90.0", "60.0", "75.0", "1.20", share] in words
     assert any(line[-5:-1] == ["1.0", "2.0", "-", "0.50"] for line in words)  # a losing row
+
+
+def test_a_narrow_terminal_shows_every_digit():
+    speeds = dict.fromkeys(("own", "torch", "onnxruntime", "openvino", "jax"), 1234.5)
+    narrow = shown(report.table([comparison("diarisation", **speeds)]), 80)
+    assert narrow.count("1234.5") == 5
 
 
 def test_markdown(comparisons):

@@ -76,8 +76,9 @@ def _show(comparisons: list[Comparison], markdown: bool) -> None:
         click.echo(report.markdown(comparisons))
     else:
         console = Console()
-        width = None if console.is_terminal else _WIDTH_OF_FILES
-        console.print(report.table(comparisons), width=width)
+        if not console.is_terminal:
+            console = Console(width=_WIDTH_OF_FILES)
+        console.print(report.table(comparisons))
     click.echo(report.limit_line(comparisons[0].limits))
     for line in report.skipped_lines(comparisons):
         click.echo(line)

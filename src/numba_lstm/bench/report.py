@@ -19,6 +19,8 @@ from .language_model import TrainingComparison
 from .limits import Limits
 from .shapes import Shape
 
+# A narrow terminal folds names rather than leaving out digits.
+_FIGURE_WIDTH = 6
 _STYLES = {"ratio": "bold cyan", "of limit": "magenta"}
 
 
@@ -39,7 +41,10 @@ def table(comparisons: Sequence[Comparison]) -> Table:
     laid_out.add_column(comparisons[0].mode, no_wrap=True)
     laid_out.add_column("sizes", style="dim")
     for header in (*engines, "ratio", "of limit"):
-        laid_out.add_column(header, justify="right", style=_STYLES.get(header))
+        style = _STYLES.get(header)
+        laid_out.add_column(
+            header, justify="right", style=style, min_width=_FIGURE_WIDTH, overflow="fold"
+        )
     for comparison in comparisons:
         name, *sizes, layers = _shape_cells(comparison.shape)
         cells = _measured_cells(comparison, engines, bold=("[bold]", "[/]"))
