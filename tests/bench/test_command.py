@@ -82,6 +82,9 @@ def test_which_shapes_are_meant():
     assert three == ["vad-minute", "diarisation", "basecall-fast"]
     assert len(bench_command._shapes(("all",), "inference")) == 10
     assert len(bench_command._shapes(("all",), "training")) == 8
+    streams = bench_command._shapes(("all",), "stream")
+    assert len(streams) == 7
+    assert not any(shape.bidirectional for shape in streams)
     named = bench_command._shapes(("vad-step", "1,2,3,4"), "training")
     assert named == [Shape("vad-step", 1, 1, 128, 128), Shape("1,2,3,4", 1, 2, 3, 4)]
 

@@ -3,6 +3,7 @@
 import io
 import json
 import xml.etree.ElementTree
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -79,6 +80,14 @@ def test_markdown(comparisons):
     start = "| diarisation | 293 | 32 | 60 | 128 | 2, both ways "
     assert lines[4] == f"{start}| **90.0** | 60.0 | 75.0 | 1.20 | {share} |"
     assert "| 1.0 | **2.0** | - | 0.50 |" in lines[5]
+
+
+def test_streams_show_what_a_step_takes(comparisons):
+    stream = replace(comparisons[1], mode="stream")
+    lines = report.markdown([stream]).splitlines()
+    assert lines[0] == "Microseconds a step on 1 thread, float32."
+    step = stream.shape.operations(training=False) / 5 / 1e9 * 1e6
+    assert f"| {step:.1f} | **{step / 2:.1f}** | 0.50 |" in lines[4]
 
 
 def test_what_was_skipped_and_where(comparisons):

@@ -23,9 +23,14 @@ LANGUAGE_MODEL = "language-model"
 # Of what a mode has in the tables: a few that differ, and that do not take long.
 _DEFAULT_SHAPES = {
     "inference": ("vad-minute", "diarisation", "basecall-fast"),
+    "stream": ("vad-step", "amp-buffer", "asr-chunk"),
     "training": ("hydrology", "char-rnn", "ptb-small"),
 }
-_TABLES = {"inference": INFERENCE, "training": TRAINING}
+_TABLES = {
+    "inference": INFERENCE,
+    "stream": {name: shape for name, shape in INFERENCE.items() if not shape.bidirectional},
+    "training": TRAINING,
+}
 _FAILURE_STATUS = 1
 # Columns of a table that is written into a pipe or a file.
 _WIDTH_OF_FILES = 140

@@ -18,7 +18,7 @@ from .process import EngineProcess, Field, missing_packages
 from .roofline import highest_rate
 from .shapes import Shape
 
-MODES = ("inference", "training")
+MODES = ("inference", "stream", "training")
 # Largest difference of two right engines, as a share of the largest number of an array. Sums over
 # 100,000 terms differ by some 1e-5 in float32; products in bfloat16 or TF32 by 1e-3 and more.
 TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
@@ -125,7 +125,8 @@ def compare(
     ----------
     shapes : sequence of Shape
     mode : str
-        "inference": a call runs a whole sequence. "training": forward, and back to x and all
+        "inference": a call runs a whole sequence. "stream": it runs its steps one by one, the state
+        carried on. "training": forward, and back to x and all
         parameters.
     threads : int
     dtype : dtype
@@ -153,6 +154,9 @@ def compare(
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
+    for shape in shapes:
+        if mode == "stream" and shape.bidirectional:
+            raise ValueError(f"a stream must read forward; got {shape.name}, which reads both ways")
     threads = check_threads(threads)
     kind = float_dtype(dtype)
     rounds = integer("rounds", rounds, least=1)

@@ -249,7 +249,8 @@ def _training_data(comparison: TrainingComparison) -> dict[str, Any]:
 
 
 def _title(comparison: Comparison) -> str:
-    return f"GFLOP/s on {count(comparison.limits.threads, 'thread')}, {comparison.limits.dtype}"
+    figures = "Microseconds a step" if comparison.mode == "stream" else "GFLOP/s"
+    return f"{figures} on {count(comparison.limits.threads, 'thread')}, {comparison.limits.dtype}"
 
 
 def _engines(comparisons: Sequence[Comparison]) -> list[str]:
@@ -264,6 +265,13 @@ def _shape_cells(shape: Shape) -> list[str]:
     return [shape.name, *map(str, (shape.T, shape.B, shape.I, shape.H)), layers]
 
 
+def _figure(comparison: Comparison, engine: str) -> str:
+    """Speed of an engine: of a stream what one step takes, of others the rate."""
+    if comparison.mode == "stream":
+        return f"{comparison.measurements[engine].seconds / comparison.shape.T * 1e6:.1f}"
+    return f"{comparison.rate(engine) / 1e9:.1f}"
+
+
 def _measured_cells(
     comparison: Comparison, engines: Sequence[str], bold: tuple[str, str]
 ) -> list[str]:
@@ -272,7 +280,7 @@ def _measured_cells(
     fastest = min(measured, key=lambda name: measured[name].seconds)
     cells = []
     for engine in engines:
-        text = f"{comparison.rate(engine) / 1e9:.1f}" if engine in measured else "-"
+        text = _figure(comparison, engine) if engine in measured else "-"
         cells.append(f"{bold[0]}{text}{bold[1]}" if engine == fastest else text)
     ratio = "-" if comparison.ratio is None else f"{comparison.ratio:.2f}"
     return [*cells, ratio, f"{comparison.share_of_limit:.0%}"]

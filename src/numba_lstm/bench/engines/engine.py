@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ...validation import FloatArray
 from ..shapes import Shape
 
@@ -81,9 +83,19 @@ class Engine(ABC):
     def infer(self) -> Any:
         """Run the whole sequence from zero states."""
 
-    def stream(self) -> Any:
-        """Run the sequence step by step, the state carried on from the call before."""
+    def step(self, x: Any) -> Any:
+        """Run one step, x of (1, B, I), from the state of the step before; returns y."""
         raise NotImplementedError
+
+    def stream(self) -> None:
+        """Run the sequence step by step, the state carried on from the call before."""
+        step, x = self.step, self.task.x
+        for t in range(self.task.shape.T):
+            step(x[t : t + 1])
+
+    def steps(self) -> FloatArray:
+        """Outputs of the sequence, (T, B, H), step by step."""
+        return np.concatenate([self.step(x) for x in self.task.x[:, np.newaxis]])
 
     def train(self) -> Any:
         """Run the sequence from zero states, and back to x and all parameters."""

@@ -77,7 +77,7 @@ class JAX(Engine):
             return jnp.vdot(results[0], dy), results
 
         self._zeros = zeros
-        self._state = (zeros, zeros)
+        self._state = [zeros, zeros]
         self._lstm = jax.jit(lstm)
         self._gradients = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
 
@@ -91,15 +91,10 @@ class JAX(Engine):
         results = self._lstm(self._parameters, self._x, self._zeros, self._zeros)
         return self._jax.block_until_ready(results)
 
-    def stream(self) -> Any:
-        """Call the compiled function for one step after the other."""
-        x = self.task.x
-        steps = []
-        for t in range(self.task.shape.T):
-            y, *state = self._lstm(self._parameters, x[t : t + 1], *self._state)
-            self._state = tuple(state)
-            steps.append(np.asarray(y))
-        return steps, *self._state
+    def step(self, x: Any) -> Any:
+        """Call the compiled function for one step."""
+        y, *self._state = self._lstm(self._parameters, x, *self._state)
+        return np.asarray(y)
 
     def train(self) -> Any:
         """Call the compiled gradient of a loss whose gradient with respect to y is dy."""
@@ -107,12 +102,16 @@ class JAX(Engine):
 
     def results(self) -> dict[str, FloatArray]:
         """Results as NumPy arrays."""
-        self._state = (self._zeros, self._zeros)
         if self.task.mode == "training":
             (gradients, dx), (y, h, c) = self.train()
             gradients = {f"d{name}": gradient for name, gradient in gradients.items()}
             found = {"y": y, "h": h, "c": c, "dx": dx, **gradients}
+        elif self.task.mode == "stream":
+            self._state = [self._zeros, self._zeros]
+            y = self.steps()
+            h, c = self._state
+            found = {"y": y, "h": h, "c": c}
         else:
-            y, h, c = self.work()
-            found = {"y": np.concatenate(y) if self.task.mode == "stream" else y, "h": h, "c": c}
+            y, h, c = self.infer()
+            found = {"y": y, "h": h, "c": c}
         return {name: np.asarray(array) for name, array in found.items()}

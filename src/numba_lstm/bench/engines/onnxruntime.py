@@ -49,18 +49,17 @@ class ONNXRuntime(Engine):
         """Run the session."""
         return self._session.run(None, {"x": self.task.x})
 
-    def stream(self) -> Any:
-        """Run the session for one step after the other."""
-        run, x = self._session.run, self.task.x
-        steps = []
-        for t in range(self.task.shape.T):
-            inputs = {"x": x[t : t + 1], "h0": self._h, "c0": self._c}
-            y, self._h, self._c = run(None, inputs)
-            steps.append(y)
-        return steps, self._h, self._c
+    def step(self, x: Any) -> Any:
+        """Run the session for one step."""
+        inputs = {"x": x, "h0": self._h, "c0": self._c}
+        y, self._h, self._c = self._session.run(None, inputs)
+        return y
 
     def results(self) -> dict[str, FloatArray]:
         """Results as the session returns them."""
-        self._reset()
-        y, h, c = self.work()
-        return {"y": np.concatenate(y) if self.task.mode == "stream" else y, "h": h, "c": c}
+        if self.task.mode == "stream":
+            self._reset()
+            y = self.steps()
+            return {"y": y, "h": self._h, "c": self._c}
+        y, h, c = self.infer()
+        return {"y": y, "h": h, "c": c}

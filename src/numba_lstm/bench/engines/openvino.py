@@ -52,21 +52,18 @@ class OpenVINO(Engine):
         results = self._request.infer({"x": self.task.x}, share_inputs=True, share_outputs=True)
         return results["y"], results["h"], results["c"]
 
-    def stream(self) -> Any:
-        """Run the request for one step after the other."""
-        infer, x = self._request.infer, self.task.x
-        steps = []
-        for t in range(self.task.shape.T):
-            inputs = {"x": x[t : t + 1], "h0": self._h, "c0": self._c}
-            # Copies come back: the next states are written where shared results would stand.
-            results = infer(inputs, share_inputs=True)
-            self._h, self._c = results["h"], results["c"]
-            steps.append(results["y"])
-        return steps, self._h, self._c
+    def step(self, x: Any) -> Any:
+        """Run the request for one step."""
+        # Copies come back: the next states are written where shared results would stand.
+        results = self._request.infer({"x": x, "h0": self._h, "c0": self._c}, share_inputs=True)
+        self._h, self._c = results["h"], results["c"]
+        return results["y"]
 
     def results(self) -> dict[str, FloatArray]:
         """Copies of the results."""
-        self._reset()
-        y, h, c = self.work()
-        y = np.concatenate(y) if self.task.mode == "stream" else y
+        if self.task.mode == "stream":
+            self._reset()
+            y = self.steps()
+            return {"y": y, "h": self._h, "c": self._c}
+        y, h, c = self.infer()
         return {"y": y.copy(), "h": h.copy(), "c": c.copy()}

@@ -49,14 +49,11 @@ class PyTorch(Engine):
         with self._torch.inference_mode():
             return self._lstm(self._x)
 
-    def stream(self) -> Any:
-        """Call the module for one step after the other."""
-        steps = []
+    def step(self, x: Any) -> Any:
+        """Call the module for one step."""
         with self._torch.inference_mode():
-            for t in range(self.task.shape.T):
-                y, self._state = self._lstm(self._x[t : t + 1], self._state)
-                steps.append(y)
-        return steps, self._state
+            y, self._state = self._lstm(self._torch.from_numpy(x), self._state)
+        return y.numpy()
 
     def train(self) -> Any:
         """Call the module, and `backward` through autograd."""
@@ -68,10 +65,12 @@ class PyTorch(Engine):
 
     def results(self) -> dict[str, FloatArray]:
         """Results; of the two biases, whose gradients are the same, one."""
-        self._state = None
-        y, (h, c) = self.work()
         if self.task.mode == "stream":
-            y = self._torch.cat(y)
+            self._state = None
+            y = self.steps()
+            h, c = self._state
+            return {"y": y, "h": h.numpy(), "c": c.numpy()}
+        y, (h, c) = self.work()
         found = {"y": y, "h": h, "c": c}
         if self.task.mode == "training":
             found["dx"] = self._x.grad
