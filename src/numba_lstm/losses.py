@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from .kernels import losses as kernels
 from .memory import flat
-from .validation import FloatArray, integer_array, real_array, require_shape
+from .validation import (
+    FloatArray,
+    integer_array,
+    nearest_dtype,
+    real_array,
+    real_numbers,
+    require_shape,
+)
 
 # How the message about a wrong shape explains what was expected.
 _ROW_BY_ROW = "as y without its last axis"
@@ -17,9 +24,8 @@ _ROW_BY_ROW = "as y without its last axis"
 
 def _predictions(y: Any) -> FloatArray:
     """Return y for the kernels: float64 as it is, shorter floats and integers as float32."""
-    given = np.asarray(y).dtype
-    wide = given.kind == "f" and given.itemsize >= 8
-    return real_array("y", y, np.dtype(np.float64 if wide else np.float32))
+    array = real_numbers("y", y)
+    return real_array("y", array, nearest_dtype(array))
 
 
 def _require_predictions(y: FloatArray) -> None:
@@ -38,7 +44,8 @@ def _shares(weights: Any, shape: tuple[int, ...], meaning: str) -> NDArray[np.fl
     """
     array = real_array("weights", weights, np.dtype(np.float64))
     require_shape("weights", array, shape, meaning)
-    total = float(array.sum())
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        total = float(array.sum())
     if not np.isfinite(total) or array.min() < 0 or total == 0:
         raise ValueError(
             "weights must be finite, at least 0, and not all 0; "
@@ -128,7 +135,7 @@ def mse(y: Any, target: Any, *, weights: Any = None) -> tuple[float, FloatArray]
     require_shape("target", wanted, predictions.shape, "as y")
     if weights is None:
         shares = np.full(1, 1 / predictions.size)
-    elif np.ndim(weights) == predictions.ndim:
+    elif real_numbers("weights", weights).ndim == predictions.ndim:
         shares = _shares(weights, predictions.shape, "as y")
     else:
         shares = _shares(weights, predictions.shape[:-1], _ROW_BY_ROW) / predictions.shape[-1]

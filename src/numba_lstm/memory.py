@@ -9,13 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .validation import describe_shape
+
 CACHE_LINE = 64
 
 
 def aligned_empty(shape: int | Sequence[int], dtype: Any) -> NDArray[Any]:
-    """Return an uninitialised array that starts on a cache line (`np.empty` aligns to 16 bytes)."""
+    """Return an uninitialised array that starts on a cache line (`np.empty` aligns to 16 bytes).
+
+    Raises
+    ------
+    MemoryError
+        If there is no room for it.
+    """
     dtype = np.dtype(dtype)
-    nbytes = math.prod(np.atleast_1d(shape).tolist()) * dtype.itemsize
+    axes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    nbytes = math.prod(axes) * dtype.itemsize
+    if nbytes > np.iinfo(np.intp).max - CACHE_LINE:
+        raise MemoryError(f"no room for an array of shape {describe_shape(axes)} in {dtype}")
     raw = np.empty(nbytes + CACHE_LINE, np.uint8)
     start = -raw.ctypes.data % CACHE_LINE
     aligned: NDArray[Any] = raw[start : start + nbytes].view(dtype).reshape(shape)
@@ -23,7 +34,13 @@ def aligned_empty(shape: int | Sequence[int], dtype: Any) -> NDArray[Any]:
 
 
 def aligned_zeros(shape: int | Sequence[int], dtype: Any) -> NDArray[Any]:
-    """Return an array of zeros that starts on a cache line."""
+    """Return an array of zeros that starts on a cache line.
+
+    Raises
+    ------
+    MemoryError
+        If there is no room for it.
+    """
     array = aligned_empty(shape, dtype)
     array.fill(0)
     return array

@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .memory import aligned_zeros
-from .validation import FloatArray, describe_shape, float_dtype, real_array, require_shape
+from .validation import (
+    FloatArray,
+    describe_shape,
+    float_dtype,
+    integer,
+    named,
+    real_array,
+    require_shape,
+)
 
 # Versions are unique in the process: parameters that move to another buffer never get back to one
 # that something was packed from.
@@ -27,6 +35,16 @@ class _Store:
         self.buffer = aligned_zeros(size, dtype)
         self.version = next(_versions)
         self.joined = False
+
+
+def _checked_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
+    """Validate names and shapes."""
+    checked = {}
+    for name, shape in named("shapes", shapes).items():
+        if not isinstance(shape, (tuple, list)):
+            raise TypeError(f"shapes must be tuples of integers; got {shape!r} for {name}")
+        checked[name] = tuple(integer(f"sizes of {name}", size, least=0) for size in shape)
+    return checked
 
 
 class Parameters(Mapping[str, FloatArray]):
@@ -44,8 +62,12 @@ class Parameters(Mapping[str, FloatArray]):
 
     Raises
     ------
+    TypeError
+        If the shapes are no mapping of names to tuples of integers.
     ValueError
-        If the dtype is another.
+        If a size is negative, or the dtype another.
+    MemoryError
+        If there is no room for them.
 
     Examples
     --------
@@ -56,7 +78,7 @@ class Parameters(Mapping[str, FloatArray]):
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: Any) -> None:
-        self._shapes = dict(shapes)
+        self._shapes = _checked_shapes(shapes)
         self._home(_Store(sum(map(math.prod, self._shapes.values())), float_dtype(dtype)), 0)
 
     def _home(self, store: _Store, start: int) -> None:
@@ -88,10 +110,15 @@ class Parameters(Mapping[str, FloatArray]):
 
         Raises
         ------
+        TypeError
+            If they are no mapping of names to Parameters.
         ValueError
             If there are none, if their dtypes differ, or if one was joined before: it cannot follow
             two buffers.
         """
+        for prefix, part in named("parts", parts).items():
+            if not isinstance(part, Parameters):
+                raise TypeError(f"parts must be Parameters; got {part!r} for {prefix}")
         dtypes = {part.dtype for part in parts.values()}
         if len(dtypes) != 1:
             raise ValueError(
@@ -170,11 +197,21 @@ class Parameters(Mapping[str, FloatArray]):
         ------
         KeyError
             If there is no array of this name.
+        TypeError
+            If it can be no name, because it has no hash.
         """
         return self._places[name] - self._start
 
     def __getitem__(self, name: str) -> FloatArray:
-        """Read-only view of one array."""
+        """Read-only view of one array.
+
+        Raises
+        ------
+        KeyError
+            If there is no array of this name.
+        TypeError
+            If it can be no name, because it has no hash.
+        """
         place = self._places[name]
         shape = self._shapes[name]
         view = self._store.buffer[place : place + math.prod(shape)].reshape(shape)
@@ -206,6 +243,19 @@ class Parameters(Mapping[str, FloatArray]):
 
     def __len__(self) -> int:
         return len(self._shapes)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether names, shapes, their order, the dtype and all numbers are equal."""
+        if not isinstance(other, Parameters):
+            return NotImplemented
+        return (
+            list(self._shapes.items()) == list(other._shapes.items())
+            and self.dtype == other.dtype
+            and np.array_equal(self.flat, other.flat)
+        )
+
+    # Numbers that change have no hash.
+    __hash__ = None  # type: ignore[assignment]
 
     @contextmanager
     def edit(self) -> Iterator[FloatArray]:

@@ -201,6 +201,13 @@ class StoredModel(ABC):
         Returns
         -------
         StoredModel
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range.
+        MemoryError
+            If there is no room for the parameters.
         """
         built: Self = cast(Any, cls)(**configuration, threads=threads)
         return built
@@ -217,6 +224,8 @@ class StoredModel(ABC):
         ------
         OSError
             If it cannot be written.
+        TypeError, ValueError
+            If it is no path.
         """
         described = {
             "model": type(self).__name__,
@@ -259,7 +268,9 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> StoredM
     FormatError
         If it is no model, is damaged, or comes from a newer version.
     TypeError, ValueError
-        If `threads` is no integer of at least 1.
+        If `path` is no path, or `threads` no integer of at least 1.
+    MemoryError
+        If there is no room for the parameters.
     """
     if threads is not None:
         integer("threads", threads, least=1)
@@ -273,7 +284,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> StoredM
     try:
         configuration = json.loads(metadata["configuration"])
         model = StoredModel._classes[name].from_configuration(configuration, threads=threads)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} holds no configuration of a {name}: {error}") from None
     expected = {key: _described(array) for key, array in model.parameters.items()}
     found = {key: _described(array) for key, array in tensors.items()}

@@ -14,20 +14,22 @@ from numpy.typing import NDArray
 FloatArray = NDArray[Any]
 
 
-def integer(name: str, value: Any, *, least: int) -> int:
-    """Return `value` as an int of at least `least`.
+def integer(name: str, value: Any, *, least: int, most: int | None = None) -> int:
+    """Return `value` as an int of at least `least`, and at most `most`.
 
     Raises
     ------
     TypeError
         If it is no integer (a bool is none).
     ValueError
-        If it is smaller than `least`.
+        If it is out of bounds.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer; got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}; got {value}")
+    if most is not None and int(value) > most:
+        raise ValueError(f"{name} must be at most {most}; got {value}")
     return int(value)
 
 
@@ -51,7 +53,10 @@ def number(
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number; got {value!r}")
-    converted = float(value)
+    try:
+        converted = float(value)
+    except OverflowError:  # an integer or a fraction that no float reaches
+        converted = -math.inf if value < 0 else math.inf
     within = (
         math.isfinite(converted)
         and (least is None or converted >= least)
@@ -83,6 +88,35 @@ def boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def string(name: str, value: Any) -> str:
+    """Return `value` if it is a string.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string; got {value!r}")
+    return value
+
+
+def named(name: str, value: Any) -> Mapping[str, Any]:
+    """Return `value` if it is a mapping whose keys are strings.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping from names; got {type(value).__name__}")
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"{name} must be a mapping from names; got the key {key!r}")
+    return value
+
+
 def float_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the dtype of a model.
 
@@ -95,13 +129,21 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
         try:
             if np.dtype(dtype) == known and dtype is not None:
                 return known
-        except TypeError:
+        except (TypeError, ValueError, SyntaxError):  # what NumPy raises for what names no dtype
             pass
     raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
 
 
-def _array_of_kind(name: str, value: Any, kinds: str, expected: str) -> NDArray[Any]:
-    """Return `value` as an array whose dtype is of one of `kinds`."""
+def array_of_kind(name: str, value: Any, kinds: str, expected: str) -> NDArray[Any]:
+    """Return `value` as an array whose dtype is of one of `kinds`.
+
+    Raises
+    ------
+    TypeError
+        If it is no such array, or a masked one: what its mask hides is no number to compute with.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be {expected}; got a masked array")
     try:
         array = np.asarray(value)
     except ValueError:
@@ -111,18 +153,38 @@ def _array_of_kind(name: str, value: Any, kinds: str, expected: str) -> NDArray[
     return array
 
 
+def real_numbers(name: str, value: Any) -> NDArray[Any]:
+    """Return `value` as an array of any dtype of real numbers.
+
+    Raises
+    ------
+    TypeError
+        If it is none: complex, bool, object and strings are no real numbers.
+    """
+    return array_of_kind(name, value, "fiu", "an array of real numbers")
+
+
+def nearest_dtype(array: NDArray[Any]) -> np.dtype[Any]:
+    """The dtype that keeps the numbers best: float64 for floats of 8 bytes and more, or float32."""
+    wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
+    return np.dtype(np.float64 if wide else np.float32)
+
+
 def real_array(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
     """Return `value` as a C-contiguous, aligned array of `dtype`, copied only where it is not one.
+
+    Numbers beyond the range of `dtype` become infinite, of which NumPy warns.
 
     Raises
     ------
     TypeError
         If it is no array of real numbers: complex, bool, object and strings are none.
+    MemoryError
+        If there is no room for the copy.
     """
     if type(value) is np.ndarray and value.dtype is dtype and value.flags.carray:
         return value  # the way of most arrays: a microsecond instead of three
-    array = _array_of_kind(name, value, "fiu", "an array of real numbers")
-    return np.require(array, dtype=dtype, requirements=["C", "A"])
+    return np.require(real_numbers(name, value), dtype=dtype, requirements=["C", "A"])
 
 
 def integer_array(name: str, value: Any) -> NDArray[np.int64]:
@@ -132,8 +194,14 @@ def integer_array(name: str, value: Any) -> NDArray[np.int64]:
     ------
     TypeError
         If its dtype is no integer.
+    ValueError
+        If a number has no place in int64.
+    MemoryError
+        If there is no room for the copy.
     """
-    array = _array_of_kind(name, value, "iu", "an array of integers")
+    array = array_of_kind(name, value, "iu", "an array of integers")
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and array.size:
+        integer(f"the largest of {name}", array.max(), least=0, most=np.iinfo(np.int64).max)
     return np.require(array, dtype=np.int64, requirements=["C", "A"])
 
 
@@ -183,11 +251,11 @@ def require_output(
     Raises
     ------
     TypeError
-        If it is no array.
+        If it is no array, or one of a class with rules of its own, like a masked array or a matrix.
     ValueError
         If shape, dtype or layout are others, or if it is read-only.
     """
-    if not isinstance(array, np.ndarray):
+    if type(array) is not np.ndarray and not isinstance(array, np.memmap):
         raise TypeError(f"{name} must be an array; got {type(array).__name__}")
     if array.shape != shape:
         require_shape(name, array, shape)

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..validation import string
+
 _HELD_OUT_SHARE = 0.05
 _HELD_OUT_TOPIC = 10
 
@@ -31,12 +33,14 @@ class Vocabulary:
 
     Raises
     ------
+    TypeError
+        If they are no string.
     ValueError
-        If they are not.
+        If they are not distinct and ascending.
     """
 
     def __init__(self, characters: str) -> None:
-        if not characters or list(characters) != sorted(set(characters)):
+        if not string("characters", characters) or list(characters) != sorted(set(characters)):
             raise ValueError(
                 f"characters must be distinct, ascending, and at least one; got {characters!r}"
             )

@@ -12,7 +12,7 @@ from ..initialization import Seed, generator
 from ..layers import Embedding, Linear, Sequential, States
 from ..losses import softmax_cross_entropy
 from ..lstm import LSTM
-from ..validation import integer, number
+from ..validation import integer, number, string
 from .corpus import Vocabulary
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class CharLanguageModel(Sequential):
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
+    MemoryError
+        If there is no room for the parameters.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class CharLanguageModel(Sequential):
         count = integer("length", length, least=0)
         scale = number("temperature", temperature, least=0.0)
         random = generator(seed)
-        if not prompt:
+        if not string("prompt", prompt):
             raise ValueError("prompt must have at least one character; got none")
         stream = self.stream()
         logits = stream.process(self.vocabulary.encode(prompt, name="prompt")[:, None])[-1]
@@ -167,10 +169,12 @@ class CharLanguageModel(Sequential):
 
         Raises
         ------
+        TypeError
+            If it is no string.
         ValueError
             If the text is too short, or the vocabulary lacks one of its characters.
         """
-        if len(text) < 2:
+        if len(string("text", text)) < 2:
             raise ValueError(f"text must have at least 2 characters; got {len(text)}")
         tokens = self.vocabulary.encode(text)
         nats = 0.0
