@@ -17,6 +17,7 @@ from .validation import (
     boolean,
     integer,
     integer_array,
+    named,
     number,
     real_array,
     require_shape,
@@ -43,6 +44,8 @@ def _require_same_arrays(parameters: Parameters, gradients: Parameters) -> None:
 class Optimizer(ABC):
     """What optimisers share: parameters, a learning rate, and flat moments beside them.
 
+    A copy or a pickle has parameters of its own: copy the `Trainer` to copy a model with it.
+
     Parameters
     ----------
     parameters : Parameters
@@ -56,6 +59,8 @@ class Optimizer(ABC):
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
+    MemoryError
+        If there is no room for the moments.
     """
 
     def __init__(self, parameters: Parameters, lr: float, moments: tuple[str, ...]) -> None:
@@ -85,20 +90,37 @@ class Optimizer(ABC):
         Raises
         ------
         TypeError, ValueError
-            If they are others; nothing is changed then.
+            If they are others, or the learning rate or another option is too large for the dtype of
+            the parameters; nothing is changed then.
         """
         _require_same_arrays(self.parameters, gradients)
-        self.steps += 1
+        steps = self.steps + 1
+        coefficients = self._cast(self._coefficients(steps))
+        self.steps = steps
         with self.parameters.edit() as flat:
-            self._update(flat, gradients._writable)
+            self._update(flat, gradients._writable, coefficients)
 
     @abstractmethod
-    def _update(self, parameters: FloatArray, gradients: FloatArray) -> None:
+    def _coefficients(self, steps: int) -> tuple[float, ...]:
+        """What `_update` multiplies with and adds in a step, of which this number is the count."""
+
+    @abstractmethod
+    def _update(
+        self, parameters: FloatArray, gradients: FloatArray, coefficients: tuple[Any, ...]
+    ) -> None:
         """Update the flat parameters and the moments."""
 
-    def _cast(self, *values: float) -> tuple[Any, ...]:
+    def _cast(self, coefficients: tuple[float, ...]) -> tuple[Any, ...]:
         """Coefficients in the dtype of the parameters."""
-        return tuple(map(self.parameters.dtype.type, values))
+        dtype = self.parameters.dtype
+        with np.errstate(over="ignore"):  # refused below
+            cast = tuple(map(dtype.type, coefficients))
+        if not all(map(math.isfinite, cast)):
+            raise ValueError(
+                f"lr and the other options must give a step that is finite in {dtype}; "
+                f"got coefficients {', '.join(f'{coefficient:g}' for coefficient in coefficients)}"
+            )
+        return cast
 
     def state_dict(self) -> dict[str, FloatArray]:
         """Return copies of the moments, the learning rate and the number of steps.
@@ -123,7 +145,7 @@ class Optimizer(ABC):
             If a name, kind or shape is another, or a number out of range; nothing is changed then.
         """
         expected = {*self._moments, "steps", "lr"}
-        if set(state) != expected:
+        if set(named("state", state)) != expected:
             raise ValueError(
                 f"state must have the names {', '.join(sorted(expected))}; "
                 f"got {', '.join(sorted(state))}"
@@ -179,8 +201,13 @@ class SGD(Optimizer):
             raise ValueError("momentum must be > 0 with nesterov=True; got 0")
         super().__init__(parameters, lr, ("velocity",))
 
-    def _update(self, parameters: FloatArray, gradients: FloatArray) -> None:
-        lr, momentum, weight_decay = self._cast(self.lr, self.momentum, self.weight_decay)
+    def _coefficients(self, steps: int) -> tuple[float, ...]:
+        return self.lr, self.momentum, self.weight_decay
+
+    def _update(
+        self, parameters: FloatArray, gradients: FloatArray, coefficients: tuple[Any, ...]
+    ) -> None:
+        lr, momentum, weight_decay = coefficients
         velocity = self._moments["velocity"]
         updates.sgd_update(
             parameters, gradients, velocity, lr, momentum, weight_decay, self.nesterov
@@ -228,18 +255,22 @@ class Adam(Optimizer):
         """Factor on the parameters before a step, and their multiple that joins the gradient."""
         return 1.0, self.weight_decay
 
-    def _update(self, parameters: FloatArray, gradients: FloatArray) -> None:
+    def _coefficients(self, steps: int) -> tuple[float, ...]:
         beta1, beta2 = self.betas
-        coefficients = self._cast(
+        return (
             *self._decay(),
             beta1,
             1 - beta1,
             beta2,
             1 - beta2,
-            self.lr / (1 - beta1**self.steps),
-            math.sqrt(1 - beta2**self.steps),
+            self.lr / (1 - beta1**steps),
+            math.sqrt(1 - beta2**steps),
             self.eps,
         )
+
+    def _update(
+        self, parameters: FloatArray, gradients: FloatArray, coefficients: tuple[Any, ...]
+    ) -> None:
         moments = (self._moments["mean"], self._moments["square"])
         updates.adam_update(parameters, gradients, *moments, *coefficients)
 
@@ -317,10 +348,12 @@ class RMSprop(Optimizer):
         self.momentum = number("momentum", momentum, least=0.0)
         super().__init__(parameters, lr, ("square", "velocity"))
 
-    def _update(self, parameters: FloatArray, gradients: FloatArray) -> None:
-        coefficients = self._cast(
-            self.lr, self.alpha, 1 - self.alpha, self.eps, self.momentum, self.weight_decay
-        )
+    def _coefficients(self, steps: int) -> tuple[float, ...]:
+        return self.lr, self.alpha, 1 - self.alpha, self.eps, self.momentum, self.weight_decay
+
+    def _update(
+        self, parameters: FloatArray, gradients: FloatArray, coefficients: tuple[Any, ...]
+    ) -> None:
         moments = (self._moments["square"], self._moments["velocity"])
         updates.rmsprop_update(parameters, gradients, *moments, *coefficients)
 
