@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from .kernels.gemm import TILE_VECTORS
 from .kernels.panels import pack_matrix
 from .kernels.tables import BLOCK_TERMS, TASK_FEATURES
 from .layer import Layer
-from .lstm import LSTM
+from .lstm import LSTM, dropout_numbers
 from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
@@ -33,10 +33,13 @@ from .validation import (
     float_dtype,
     integer,
     integer_array,
+    named,
     real_array,
     refuse_overlap,
     require_output,
     require_shape,
+    state_pair,
+    string,
 )
 from .workspace import WorkspacePool
 
@@ -67,6 +70,8 @@ class Embedding(Layer):
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
+    MemoryError
+        If there is no room for the parameters.
     """
 
     def __init__(
@@ -113,6 +118,13 @@ class Embedding(Layer):
         Returns
         -------
         Embedding
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range.
+        MemoryError
+            If there is no room for the parameters.
         """
         threading_of_kernels.check(threads)
         return cls(**configuration)
@@ -149,7 +161,9 @@ class Embedding(Layer):
         Raises
         ------
         TypeError, ValueError
-            If a token is no integer or out of range.
+            If a token is no integer or out of range, or out has the wrong kind, shape or layout.
+        MemoryError
+            If there is no room for the result.
         """
         array = self._tokens(tokens)
         table = self.parameters["weight"]
@@ -177,6 +191,8 @@ class Embedding(Layer):
         ------
         TypeError, ValueError
             If a token is no integer or out of range.
+        MemoryError
+            If there is no room for the result.
         RuntimeError
             If another thread is in `forward` or `backward` of this layer.
         """
@@ -242,6 +258,8 @@ class Linear(Layer):
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
+    MemoryError
+        If there is no room for the parameters.
     """
 
     def __init__(
@@ -373,7 +391,9 @@ class Linear(Layer):
         Raises
         ------
         TypeError, ValueError
-            If x has the wrong kind or shape.
+            If an argument has the wrong kind, shape or layout.
+        MemoryError
+            If there is no room for the result.
         """
         rows = self._rows(x)
         most = self._threads(threads)
@@ -402,7 +422,9 @@ class Linear(Layer):
         Raises
         ------
         TypeError, ValueError
-            If x has the wrong kind or shape.
+            If an argument has the wrong kind or shape.
+        MemoryError
+            If there is no room for the result.
         RuntimeError
             If another thread is in `forward` or `backward` of this layer.
         """
@@ -471,8 +493,22 @@ class Linear(Layer):
             self._pool.give_back(workspace)
 
 
+def _values(name: str, mapping: Any, *keys: str) -> list[Any]:
+    """Values of a mapping that has just these keys."""
+    if set(named(name, mapping)) != set(keys):
+        raise ValueError(f"{name} must have the keys {', '.join(keys)}; got {', '.join(mapping)}")
+    return [mapping[key] for key in keys]
+
+
 AnyLayer = Embedding | LSTM | Linear
 States = tuple[State, ...]
+
+
+def _input(layer: AnyLayer, x: Any) -> NDArray[Any]:
+    """Validate what a layer takes."""
+    if isinstance(layer, Embedding):
+        return layer._tokens(x)
+    return layer._rows(x).array if isinstance(layer, Linear) else layer._sequence(x).array
 
 
 def _features(layer: AnyLayer) -> tuple[int | None, int]:
@@ -538,17 +574,27 @@ class Sequential(StoredModel):
 
     @property
     def dropout_state(self) -> list[dict[str, int]]:
-        """State of dropout of every LSTM, in order; may be assigned."""
+        """State of dropout of every LSTM, in order; may be assigned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If what is assigned is of another kind, has another length, or numbers are out of range;
+            nothing is changed then.
+        """
         return [lstm.dropout_state for lstm in self._lstms]
 
     @dropout_state.setter
     def dropout_state(self, states: Sequence[Mapping[str, int]]) -> None:
+        if not isinstance(states, (tuple, list)):
+            raise TypeError(f"dropout_state must be a list; got {type(states).__name__}")
         if len(states) != len(self._lstms):
             raise ValueError(
                 f"dropout_state must have {len(self._lstms)} items, one for each LSTM; "
                 f"got {len(states)}"
             )
-        for lstm, state in zip(self._lstms, states, strict=True):
+        checked = [dropout_numbers(state) for state in states]
+        for lstm, state in zip(self._lstms, checked, strict=True):
             lstm.dropout_state = state
 
     def configuration(self) -> dict[str, Any]:
@@ -580,26 +626,57 @@ class Sequential(StoredModel):
         Returns
         -------
         Sequential
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range.
+        MemoryError
+            If there is no room for the parameters.
         """
         kinds: dict[str, type[AnyLayer]] = {"Embedding": Embedding, "LSTM": LSTM, "Linear": Linear}
-        layers = [
-            kinds[layer["model"]].from_configuration(layer["configuration"])
-            for layer in configuration["layers"]
-        ]
+        layers = []
+        for layer in _values("configuration", configuration, "layers")[0]:
+            kind, arguments = _values("a layer", layer, "model", "configuration")
+            if string("model", kind) not in kinds:
+                raise ValueError(f"model must be one of {', '.join(kinds)}; got {kind!r}")
+            layers.append(kinds[kind].from_configuration(arguments))
         return cls(*layers, threads=threads)
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
-    def _states(self, name: str, states: Any) -> list[Any]:
-        """Validate the number of states; the LSTMs validate each."""
-        count = len(self._lstms)
+    def _states(self, name: str, states: Any, axes: list[tuple[int, ...]]) -> list[State | None]:
+        """Validate a state for every LSTM, whose sequences have these axes beside the features."""
+        lstms = self._lstms
         if states is None:
-            return [None] * count
-        if not isinstance(states, (tuple, list)) or len(states) != count:
+            return [None] * len(lstms)
+        if not isinstance(states, (tuple, list)) or len(states) != len(lstms):
             got = len(states) if isinstance(states, (tuple, list)) else type(states).__name__
-            raise TypeError(f"{name} must be a tuple of {count} states, one per LSTM; got {got}")
-        return list(states)
+            raise TypeError(
+                f"{name} must be a tuple of {len(lstms)} states, one per LSTM; got {got}"
+            )
+        checked: list[State | None] = []
+        for lstm, state, leading in zip(lstms, states, axes, strict=True):
+            config = lstm.config
+            batch = leading[:1] if config.batch_first else leading[1:]
+            shape = (config.cells, *(batch if len(leading) == 2 else ()), config.hidden_size)
+            checked.append(
+                None if state is None else state_pair(name, state, shape, config.numpy_dtype)
+            )
+        return checked
+
+    def _checked(self, x: Any, hx: Any) -> tuple[NDArray[Any], Iterator[State | None]]:
+        """Validate an input and the states before it, ahead of all layers."""
+        first = self.layers[0]
+        array = _input(first, x)
+        leading = array.shape if isinstance(first, Embedding) else array.shape[:-1]
+        if self._lstms and len(leading) not in (1, 2):
+            raise ValueError(
+                "x must have an axis of steps, one of the batch or none, and what "
+                f"{first!r} takes; got shape {array.shape}"
+            )
+        return array, iter(self._states("hx", hx, [leading] * len(self._lstms)))
 
     def _bound(self, threads: int | None) -> int | None:
         """Upper bound of threads of a call; None leaves it to the layers."""
@@ -630,9 +707,11 @@ class Sequential(StoredModel):
         ------
         TypeError, ValueError
             If an argument has the wrong kind or shape.
+        MemoryError
+            If there is no room for the result.
         """
         most = self._bound(threads)
-        before = iter(self._states("hx", hx))
+        x, before = self._checked(x, hx)
         after: list[State] = []
         for layer in self.layers:
             if isinstance(layer, LSTM):
@@ -661,6 +740,8 @@ class Sequential(StoredModel):
         ------
         TypeError, ValueError
             If an argument is of the wrong kind or out of range, or an LSTM is bidirectional.
+        MemoryError
+            If there is no room for the states.
         """
         rows = integer("batch_size", batch_size, least=1)
         most = self._bound(threads)
@@ -697,16 +778,19 @@ class Sequential(StoredModel):
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong kind or shape.
+            If an argument has the wrong kind or shape; what an earlier call kept is still there.
+        MemoryError
+            If there is no room for the result.
         RuntimeError
             If another thread is in `forward` or `backward` of a layer.
         """
         most = self._bound(threads)
-        before = iter(self._states("hx", hx))
+        active = boolean("training", training)
+        x, before = self._checked(x, hx)
         after: list[State] = []
         for layer in self.layers:
             if isinstance(layer, LSTM):
-                x, state = layer.forward(x, next(before), training=training, threads=most)
+                x, state = layer.forward(x, next(before), training=active, threads=most)
                 after.append(state)
             elif isinstance(layer, Linear):
                 x = layer.forward(x, threads=most)
@@ -745,13 +829,19 @@ class Sequential(StoredModel):
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong kind or shape.
+            If an argument has the wrong kind or shape; nothing is changed then.
+        MemoryError
+            If there is no room for the result.
         RuntimeError
             If there was no `forward`, or its `backward` was called, or the parameters have changed.
         """
         wanted = boolean("input_gradient", input_gradient)
         most = self._bound(threads)
-        after = iter(reversed(self._states("dhx", dhx)))
+        for layer in self.layers:
+            layer._tape.read(layer.parameters)
+        saved = [lstm._tape.read(lstm.parameters) for lstm in self._lstms]
+        axes = [call.sequence.array.shape[:-1] for call in saved]
+        after = iter(reversed(self._states("dhx", dhx, axes)))
         before: list[State] = []
         for position, layer in reversed(list(enumerate(self.layers))):
             needed = wanted or position > 0

@@ -32,11 +32,15 @@ from .validation import (
     boolean,
     describe_shape,
     integer,
+    named,
+    nearest_dtype,
     real_array,
+    real_numbers,
     refuse_overlap,
     require_output,
     require_shape,
     state_pair,
+    string,
 )
 from .workspace import Layout, Piece, Workspace, WorkspacePool, layout, packed_layout, segment_steps
 
@@ -85,6 +89,25 @@ class _Saved:
 
 # What stands for an argument that was left out.
 _NOTHING = {name: np.empty(0, name) for name in ("float32", "float64")}
+
+
+def _names_under(prefix: str, mapping: Any) -> set[str]:
+    """Names in a state dict that begin with a prefix, without it."""
+    return {key[len(prefix) :] for key in named("mapping", mapping) if key.startswith(prefix)}
+
+
+def dropout_numbers(state: Any) -> dict[str, int]:
+    """Validate what determines the masks of dropout: the seed, and the calls so far.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no mapping of these two to integers, or one of them is out of range.
+    """
+    if set(named("dropout_state", state)) != {"seed", "calls"}:
+        raise ValueError(f"dropout_state must have the keys seed and calls; got {list(state)}")
+    most = np.iinfo(np.int64).max
+    return {name: integer(name, state[name], least=0, most=most) for name in ("seed", "calls")}
 
 
 class LSTM(Layer):
@@ -137,6 +160,8 @@ class LSTM(Layer):
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
+    MemoryError
+        If there is no room for the parameters.
 
     Examples
     --------
@@ -187,14 +212,22 @@ class LSTM(Layer):
 
     @property
     def dropout_state(self) -> dict[str, int]:
-        """What determines the masks of the next `forward`: the seed and the calls so far."""
+        """What determines the masks of the next `forward`: the seed and the calls so far.
+
+        It may be assigned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If what is assigned is no mapping of these two to integers, or one of them is out of
+            range.
+        """
         return {"seed": self._dropout_seed, "calls": self._dropout_calls}
 
     @dropout_state.setter
     def dropout_state(self, state: Mapping[str, int]) -> None:
-        if set(state) != {"seed", "calls"}:
-            raise ValueError(f"dropout_state must have the keys seed and calls; got {list(state)}")
-        self._dropout_seed, self._dropout_calls = int(state["seed"]), int(state["calls"])
+        numbers = dropout_numbers(state)
+        self._dropout_seed, self._dropout_calls = numbers["seed"], numbers["calls"]
 
     def configuration(self) -> dict[str, Any]:
         """Return the keyword arguments, without threads and seed, that build the same model.
@@ -258,6 +291,16 @@ class LSTM(Layer):
         """Upper bound of threads of a call."""
         return threading_of_kernels.resolve(self.threads if threads is None else threads)
 
+    def _layout(self, T: int, B: int, training: bool, threads: int, segment: int = 0) -> Layout:
+        """Lay out a call, or refuse one that no memory is large enough for."""
+        try:
+            # Steps of no rows need no segments, however many they are.
+            return layout(self.config, T, B, training, threads, segment if B else 0)
+        except OverflowError:
+            raise ValueError(
+                f"T and B must be such that 64 bits number what a call needs; got {T} and {B}"
+            ) from None
+
     def _row_workers(self, piece: Piece, sequence: _Sequence, threads: int) -> int:
         """Workers that share out the rows of a piece."""
         operations = self.config.operations(piece.stop - piece.start, sequence.B)
@@ -274,6 +317,8 @@ class LSTM(Layer):
         workers: int,
     ) -> None:
         """Run the forward kernel."""
+        if sequence.B == 0:  # nothing to compute, in however many steps
+            return
         y, (h, c) = results
         kernels = (forward.lstm_forward, forward.lstm_forward_parallel)
         if plan.split.task_panels:
@@ -313,12 +358,14 @@ class LSTM(Layer):
         ------
         TypeError, ValueError
             If an argument has the wrong kind, shape or layout; nothing is computed then.
+        MemoryError
+            If there is no room for the result.
         """
         sequence = self._sequence(x)
         state = self._state("hx", hx, sequence)
         results = self._outputs(out, sequence, state)
         most = self._threads(threads)
-        plan = layout(self.config, sequence.T, sequence.B, False, most)
+        plan = self._layout(sequence.T, sequence.B, False, most)
         workspace = self._pool.borrow()
         try:
             buffer = workspace.reserve(plan.size)
@@ -347,6 +394,8 @@ class LSTM(Layer):
         TypeError, ValueError
             If an argument is of the wrong kind or out of range, or the model is bidirectional: its
             second direction begins where a stream has not arrived yet.
+        MemoryError
+            If there is no room for the states.
         """
         rows = integer("batch_size", batch_size, least=1)
         if self.config.bidirectional:
@@ -392,6 +441,8 @@ class LSTM(Layer):
         ------
         TypeError, ValueError
             If an argument has the wrong kind or shape; what an earlier call kept is still there.
+        MemoryError
+            If there is no room for the result; the same then holds.
         RuntimeError
             If another thread is in `forward` or `backward` of this model.
         """
@@ -400,8 +451,12 @@ class LSTM(Layer):
         state = self._state("hx", hx, sequence)
         segment = segment_steps(checkpoint, sequence.T, sequence.B)
         most = self._threads(threads)
-        plan = layout(self.config, sequence.T, sequence.B, True, most, segment)
+        plan = self._layout(sequence.T, sequence.B, True, most, segment)
         with self._tape.alone():
+            # What an earlier call kept is read with its own table: that changes once there is room.
+            results = self._outputs(None, sequence, state)
+            workspace = self._training_workspace.reserve(plan.size)
+            self._tape.clear()
             call = self._training_call
             call[:] = plan.call
             if active and self.config.dropout > 0:
@@ -409,9 +464,6 @@ class LSTM(Layer):
                 call["seed"] = self._dropout_seed
                 call["number"] = self._dropout_calls
                 self._dropout_calls += 1
-            results = self._outputs(None, sequence, state)
-            workspace = self._training_workspace.reserve(plan.size)
-            self._tape.clear()
             for piece in plan.pieces:
                 piece.select(call)
                 workers = self._row_workers(piece, sequence, most)
@@ -451,6 +503,8 @@ class LSTM(Layer):
         ------
         TypeError, ValueError
             If an argument has the wrong kind or shape; nothing is changed then.
+        MemoryError
+            If there is no room for the result; the same then holds.
         RuntimeError
             If there was no `forward`, if its `backward` was already called, if the parameters have
             changed in between, or if another thread is in `forward` or `backward` of this model.
@@ -479,6 +533,8 @@ class LSTM(Layer):
     ) -> None:
         """Run the backward kernels, piece by piece from the end."""
         sequence, plan = saved.sequence, saved.layout
+        if sequence.B == 0:
+            return
         call, cells = self._training_call, plan.cells
         call["input_gradient"] = input_gradient
         threads = min(threads, plan.split.workers)
@@ -539,7 +595,7 @@ class LSTM(Layer):
         steps, batch = integer("T", T, least=0), integer("B", B, least=0)
         segment = segment_steps(checkpoint, steps, batch)
         kept = boolean("training", training)
-        plan = layout(self.config, steps, batch, kept, self._threads(None), segment if kept else 0)
+        plan = self._layout(steps, batch, kept, self._threads(None), segment if kept else 0)
         return plan.size * self.config.numpy_dtype.itemsize
 
     def plan(self, T: int, B: int, *, training: bool = False) -> Plan:
@@ -564,7 +620,9 @@ class LSTM(Layer):
         """
         steps, batch = integer("T", T, least=0), integer("B", B, least=0)
         kept = boolean("training", training)
-        return plan_of(self.config, steps, batch, training=kept, threads=self._threads(None))
+        threads = self._threads(None)
+        self._layout(steps, batch, kept, threads)
+        return plan_of(self.config, steps, batch, training=kept, threads=threads)
 
     def compile(self, *, training: bool = False) -> list[WarmKernel]:
         """Compile what calls of this model need, or load it from the cache, ahead of the first one.
@@ -643,7 +701,7 @@ class LSTM(Layer):
         """
         strict = boolean("strict", strict)
         expected = self.state_dict()
-        present = {key[len(prefix) :] for key in mapping if key.startswith(prefix)}
+        present = _names_under(string("prefix", prefix), mapping)
         missing = [prefix + key for key in expected if key not in present]
         unknown = [prefix + key for key in sorted(present - set(expected))] if strict else []
         if missing or unknown:
@@ -659,9 +717,9 @@ class LSTM(Layer):
         for name in self.parameters:
             if name.startswith("bias"):
                 suffix = name.removeprefix("bias_")
-                self.parameters[name] = arrays[f"bias_ih_{suffix}"] + arrays[f"bias_hh_{suffix}"]
-            else:
-                self.parameters[name] = arrays[name]
+                arrays[name] = arrays[f"bias_ih_{suffix}"] + arrays[f"bias_hh_{suffix}"]
+        for name in self.parameters:
+            self.parameters[name] = arrays[name]
 
     @classmethod
     def from_state_dict(
@@ -688,19 +746,21 @@ class LSTM(Layer):
         Returns
         -------
         LSTM
-            Its dtype is that of the weights: float64 for float64, else float32.
+            Its dtype is that of the weights: float64 for float64 and longer floats, else float32.
 
         Raises
         ------
         TypeError, ValueError
             If a name is missing or unknown, or an array of the wrong kind or shape.
+        MemoryError
+            If there is no room for the parameters.
         """
-        names = {key[len(prefix) :] for key in mapping if key.startswith(prefix)}
+        names = _names_under(string("prefix", prefix), mapping)
         if "weight_ih_l0" not in names:
             raise ValueError(
                 f"the state dict must have {prefix}weight_ih_l0; got {', '.join(map(str, mapping))}"
             )
-        weight = np.asarray(mapping[f"{prefix}weight_ih_l0"])
+        weight = real_numbers(f"{prefix}weight_ih_l0", mapping[f"{prefix}weight_ih_l0"])
         if weight.ndim != 2 or weight.shape[0] % 4 != 0:
             got = describe_shape(weight.shape)
             raise ValueError(f"{prefix}weight_ih_l0 must have shape (4H, I); got {got}")
@@ -714,7 +774,7 @@ class LSTM(Layer):
             bias="bias_ih_l0" in names,
             batch_first=batch_first,
             bidirectional="weight_ih_l0_reverse" in names,
-            dtype="float64" if weight.dtype == np.float64 else "float32",
+            dtype=nearest_dtype(weight),
             threads=threads,
         )
         lstm.load_state_dict(mapping, prefix=prefix)

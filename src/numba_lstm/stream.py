@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from .memory import aligned_zeros, flat
 from .packing import PackedCopy, PackedWeights
 from .validation import (
     FloatArray,
+    array_of_kind,
     real_array,
     refuse_overlap,
     require_output,
@@ -27,6 +28,14 @@ from .validation import (
 from .workspace import Workspace, layout
 
 State = tuple[FloatArray, FloatArray]
+
+
+def refuse_copy(stream: object) -> NoReturn:
+    """Refuse to copy or pickle a stream, which reads the weights of its model where they stand."""
+    raise TypeError(
+        f"a {type(stream).__name__} is not copied, but its model is, and its state: "
+        "begin another stream, and assign state"
+    )
 
 
 class _Turn:
@@ -47,9 +56,7 @@ def active_rows(active: Any, batch_size: int) -> NDArray[np.bool_] | None:
     """Validate which rows take part in a step; None for all."""
     if active is None:
         return None
-    mask = np.asarray(active)
-    if mask.dtype != np.bool_:
-        raise TypeError(f"active must be an array of bool; got dtype {mask.dtype}")
+    mask = array_of_kind("active", active, "b", "an array of bool")
     require_shape("active", mask, (batch_size,), f"{batch_size} = batch_size")
     return np.ascontiguousarray(mask)
 
@@ -58,17 +65,15 @@ def row_indices(rows: Any, batch_size: int) -> NDArray[Any] | slice:
     """Validate which rows are meant: None for all, a mask, or indices."""
     if rows is None:
         return slice(None)
-    array = np.asarray(rows)
+    if isinstance(rows, (list, tuple)) and not rows:
+        return np.empty(0, np.int64)  # which NumPy would take for floats
+    array = array_of_kind("rows", rows, "biu", "None, a mask of bool or indices")
     if array.dtype == np.bool_:
         require_shape("rows", array, (batch_size,), f"{batch_size} = batch_size")
         return array
-    if array.size == 0:
-        return np.empty(0, np.int64)
-    if array.dtype.kind not in "iu" or array.ndim > 1:
-        raise TypeError(
-            f"rows must be None, a mask of bool or indices; got {array.ndim} axes of {array.dtype}"
-        )
-    if array.min() < 0 or array.max() >= batch_size:
+    if array.ndim > 1:
+        raise ValueError(f"rows must have one axis or none; got shape {array.shape}")
+    if array.size and (array.min() < 0 or array.max() >= batch_size):
         raise ValueError(
             f"rows must lie in [0, {batch_size}), {batch_size} = batch_size; "
             f"got values from {array.min()} to {array.max()}"
@@ -81,6 +86,7 @@ class Stream:
 
     `LSTM.stream` makes one. Whatever the pieces, the outputs have the bits of one call with the
     whole sequence. One thread at a time may use it; different streams of one model are independent.
+    A stream is neither copied nor pickled (a TypeError): begin another one and assign `state`.
 
     Parameters
     ----------
@@ -125,6 +131,9 @@ class Stream:
         self._states = states
         self._workspace = workspace
         self._lease: PackedCopy | None = None
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy(self)
 
     def __del__(self) -> None:
         lease = getattr(self, "_lease", None)
@@ -251,7 +260,15 @@ class Stream:
 
     @property
     def state(self) -> State:
-        """Copies of h and c, (L, B, H) each; may be assigned."""
+        """Copies of h and c, (L, B, H) each; may be assigned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If what is assigned has the wrong kind or shape; the state is as it was then.
+        RuntimeError
+            If another thread is in a call of this stream.
+        """
         return self._h.copy(), self._c.copy()
 
     @state.setter
@@ -284,7 +301,8 @@ class Stream:
 class SequentialStream:
     """A `Sequential` that is fed as its input comes.
 
-    `Sequential.stream` makes one; see `Stream`, of which it has one for every LSTM.
+    `Sequential.stream` makes one; see `Stream`, of which it has one for every LSTM. Like that it is
+    neither copied nor pickled.
 
     Parameters
     ----------
@@ -311,6 +329,9 @@ class SequentialStream:
         self.batch_size = self._shape[0]
         self._between = [np.zeros(shape, dtype) for shape in shapes[:-1]]
         self._turn = _Turn()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy(self)
 
     @property
     def _streams(self) -> list[Stream]:
@@ -342,7 +363,7 @@ class SequentialStream:
             If another thread is in a call of this stream.
         """
         mask = active_rows(active, self.batch_size)
-        given = np.asarray(x)
+        given = array_of_kind("x", x, "fiu", "an array of tokens or of real numbers")
         if given.ndim == 0 or given.shape[0] != self.batch_size:
             raise ValueError(
                 f"x must have {self.batch_size} rows, {self.batch_size} = batch_size; "
@@ -389,7 +410,15 @@ class SequentialStream:
 
     @property
     def state(self) -> tuple[State, ...]:
-        """Copies of (h, c) of every LSTM, (L, B, H) each; may be assigned."""
+        """Copies of (h, c) of every LSTM, (L, B, H) each; may be assigned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If what is assigned has the wrong kind or shape; the states are as they were then.
+        RuntimeError
+            If another thread is in a call of this stream.
+        """
         return tuple(stream.state for stream in self._streams)
 
     @state.setter
@@ -419,6 +448,8 @@ class SequentialStream:
         ------
         TypeError, ValueError
             If they are of another kind or out of range.
+        RuntimeError
+            If another thread is in a call of this stream.
         """
         row_indices(rows, self.batch_size)
         for stream in self._streams:
