@@ -11,10 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .layers import Sequential
-from .lstm import LSTM
+from .lstm import LSTM, dropout_numbers
 from .optimizers import Optimizer, clip_by_global_norm, global_norm
 from .parameters import Parameters
-from .validation import FloatArray, integer_array, number, real_array, require_shape
+from .validation import (
+    FloatArray,
+    integer_array,
+    named,
+    number,
+    real_array,
+    require_shape,
+    string,
+)
 
 Loss = Callable[[Any, Any], tuple[float, FloatArray]]
 Model = LSTM | Sequential
@@ -33,6 +41,8 @@ def _not_finite(gradients: Parameters) -> str:
 
 class Trainer:
     """Runs training steps: forward, loss, backward, clipping, update.
+
+    A copy or a pickle has a model and an optimiser of its own, and goes on with the same bits.
 
     Parameters
     ----------
@@ -81,7 +91,7 @@ class Trainer:
             raise ValueError(
                 "optimizer must be one of model.parameters; got one of other parameters"
             )
-        if nonfinite not in _NONFINITE:
+        if string("nonfinite", nonfinite) not in _NONFINITE:
             raise ValueError(f"nonfinite must be one of {', '.join(_NONFINITE)}; got {nonfinite!r}")
         self.model = model
         self.loss = loss
@@ -116,7 +126,10 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong kind or shape.
+            If an argument has the wrong kind or shape, or the learning rate or another option of
+            the optimiser is too large for the dtype of the parameters.
+        MemoryError
+            If there is no room for the result.
         FloatingPointError
             If the loss or a gradient is not finite and `nonfinite` is "raise".
 
@@ -188,7 +201,7 @@ class Trainer:
         """
         parameters = self.model.parameters
         names = {f"parameters.{name}" for name in parameters} | {"dropout"}
-        given = {name for name in state if not name.startswith("optimizer.")}
+        given = {name for name in named("state", state) if not name.startswith("optimizer.")}
         if names != given:
             missing = ", ".join(sorted(names - given)) or "nothing"
             unknown = ", ".join(sorted(given - names)) or "nothing"
@@ -200,6 +213,9 @@ class Trainer:
             require_shape(key, arrays[name], shape)
         dropout = integer_array("dropout", state["dropout"])
         require_shape("dropout", dropout, (len(self._dropout()), 2))
+        states = [
+            dropout_numbers({"seed": seed, "calls": calls}) for seed, calls in dropout.tolist()
+        ]
         self.optimizer.load_state_dict(
             {
                 name.removeprefix("optimizer."): value
@@ -209,7 +225,17 @@ class Trainer:
         )
         for name, array in arrays.items():
             parameters[name] = array
-        self._set_dropout([{"seed": seed, "calls": calls} for seed, calls in dropout.tolist()])
+        self._set_dropout(states)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "dropout": self._dropout()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        dropout = state.pop("dropout")
+        self.__dict__.update(state)
+        # Model and optimiser were copied each with its parameters: the same ones again.
+        self.optimizer.parameters = self.model.parameters
+        self._set_dropout(dropout)
 
     def _dropout(self) -> list[dict[str, int]]:
         """State of dropout of every LSTM."""
