@@ -87,6 +87,9 @@ class _Saved:
     workspace: FloatArray
 
 
+# A list of all segments is kept for every call that is laid out.
+_MOST_SEGMENTS = 10**6
+
 # What stands for an argument that was left out.
 _NOTHING = {name: np.empty(0, name) for name in ("float32", "float64")}
 
@@ -293,9 +296,14 @@ class LSTM(Layer):
 
     def _layout(self, T: int, B: int, training: bool, threads: int, segment: int = 0) -> Layout:
         """Lay out a call, or refuse one that no memory is large enough for."""
+        segment = segment if B else 0  # steps of no rows need none, however many they are
+        if segment and T // segment > _MOST_SEGMENTS:
+            raise ValueError(
+                f"checkpoint must cut {T} steps into at most {_MOST_SEGMENTS} segments; "
+                f"got {T // segment}"
+            )
         try:
-            # Steps of no rows need no segments, however many they are.
-            return layout(self.config, T, B, training, threads, segment if B else 0)
+            return layout(self.config, T, B, training, threads, segment)
         except OverflowError:
             raise ValueError(
                 f"T and B must be such that 64 bits number what a call needs; got {T} and {B}"

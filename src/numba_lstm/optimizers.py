@@ -72,7 +72,13 @@ class Optimizer(ABC):
 
     @property
     def lr(self) -> float:
-        """Learning rate; may be changed between steps."""
+        """Learning rate; may be changed between steps.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If what is assigned is no finite number of at least 0.
+        """
         return self._lr
 
     @lr.setter

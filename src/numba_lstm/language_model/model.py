@@ -97,13 +97,27 @@ class CharLanguageModel(Sequential):
         Returns
         -------
         CharLanguageModel
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of range.
+        MemoryError
+            If there is no room for the parameters.
         """
         return cls(**configuration, threads=threads)
 
     def operations(self, T: int, B: int) -> int:
-        """Floating-point operations of the forward products over T steps of B streams."""
-        linear = 2 * T * B * self.lstm.config.output_size * len(self.vocabulary)
-        return self.lstm.config.operations(T, B) + linear
+        """Floating-point operations of the forward products over T steps of B streams.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If one of them is no integer of at least 0.
+        """
+        steps, streams = integer("T", T, least=0), integer("B", B, least=0)
+        linear = 2 * steps * streams * self.lstm.config.output_size * len(self.vocabulary)
+        return self.lstm.config.operations(steps, streams) + linear
 
     @property
     def opening(self) -> str:
