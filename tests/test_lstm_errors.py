@@ -233,3 +233,21 @@ def test_from_state_dict():
         nl.LSTM.from_state_dict({"weight": np.zeros(3)}, prefix="rnn.")
     with pytest.raises(ValueError, match=r"weight_ih_l0 must have shape \(4H, I\); got \(6, 2\)"):
         nl.LSTM.from_state_dict({"weight_ih_l0": np.zeros((6, 2))})
+
+
+def test_without_room_for_a_call_the_one_before_can_go_back(monkeypatch):
+    lstm, twin = (nl.LSTM(7, 4, 2, dropout=0.5, seed=0) for _ in range(2))
+    x, dy = np.ones((5, 3, 7)), np.ones((5, 3, 4))
+    for model in (lstm, twin):
+        model.forward(x)
+
+    def no_room(size):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lstm._training_workspace, "reserve", no_room)
+        with pytest.raises(MemoryError):
+            lstm.forward(np.ones((9, 8, 7)))
+    assert lstm.dropout_state == twin.dropout_state
+    assert np.array_equal(lstm.backward(dy)[0], twin.backward(dy)[0])
+    assert np.array_equal(lstm.gradients.flat, twin.gradients.flat)

@@ -369,3 +369,16 @@ def test_clipping_refuses(most, error):
 def test_clipping_refuses_what_are_no_parameters():
     with pytest.raises(TypeError, match="gradients must be Parameters; got list"):
         clip_by_global_norm([np.ones(3)], 1.0)
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW, RMSprop])
+def test_a_rate_too_large_for_the_dtype_is_refused_before_the_step_counts(kind):
+    parameters = Parameters({"weight": (3,)}, "float32")
+    optimizer = kind(parameters, 1e300)
+    version = parameters.version
+    with pytest.raises(ValueError, match=r"must give a step that is finite in float32; got coef"):
+        optimizer.step(Parameters({"weight": (3,)}, "float32"))
+    assert (optimizer.steps, parameters.version) == (0, version)
+    optimizer.lr = 1e30
+    optimizer.step(Parameters({"weight": (3,)}, "float32"))
+    assert optimizer.steps == 1

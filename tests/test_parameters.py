@@ -51,7 +51,7 @@ def test_starts_with_zeros_of_its_dtype_on_a_cache_line(dtype):
     np.testing.assert_array_equal(parameters.flat, np.zeros(16))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int32", "complex64", None, "nonsense"])
+@pytest.mark.parametrize("dtype", ["float16", "int32", "complex64", None, "nonsense", "f4,,"])
 def test_refuses_other_dtypes(dtype):
     with pytest.raises(ValueError, match=r"dtype must be float32 or float64; got"):
         Parameters(SHAPES, dtype)
