@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -89,8 +90,12 @@ class LSTMConfig:
 
     def operations(self, T: int, B: int) -> int:
         """Floating-point operations of the forward products over T steps of B rows."""
+        return T * B * self._operations_of_a_row
+
+    @functools.cached_property
+    def _operations_of_a_row(self) -> int:
         terms = sum(self.inputs(layer) + self.hidden_size for layer in range(self.num_layers))
-        return 8 * T * B * self.hidden_size * self.directions * terms
+        return 8 * self.hidden_size * self.directions * terms
 
     def as_dict(self) -> dict[str, Any]:
         """Keyword arguments from which the same configuration can be built."""

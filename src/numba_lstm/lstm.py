@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
 from .plan import Plan, plan_of
-from .schedule import row_workers, task_workers
+from .schedule import row_workers, task_workers, worth_sharing
 from .stream import State, Stream
 from .tape import Tape
 from .validation import (
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-@dataclass(frozen=True)
-class _Sequence:
+class _Sequence(NamedTuple):
     """An input as kernels see it.
 
     Attributes
@@ -251,13 +250,14 @@ class LSTM(Layer):
         config = self.config
         array = real_array("x", x, config.numpy_dtype)
         batched = array.ndim != 2
-        axes = (("B", "T") if config.batch_first else ("T", "B")) if batched else ("T",)
-        meaning = f"{config.input_size} = input_size"
-        require_shape("x", array, (*axes, config.input_size), meaning)
-        sizes = dict(zip(axes, array.shape, strict=False))
-        return _Sequence(
-            array, sizes["T"], sizes.get("B", 1), batched, config.batch_first and batched
-        )
+        if array.ndim not in (2, 3) or array.shape[-1] != config.input_size:
+            axes = (("B", "T") if config.batch_first else ("T", "B")) if batched else ("T",)
+            meaning = f"{config.input_size} = input_size"
+            require_shape("x", array, (*axes, config.input_size), meaning)
+        if not batched:
+            return _Sequence(array, array.shape[0], 1, batched=False, batch_first=False)
+        T, B = array.shape[1::-1] if config.batch_first else array.shape[:2]
+        return _Sequence(array, T, B, batched=True, batch_first=config.batch_first)
 
     def _state(self, name: str, state: Any, sequence: _Sequence) -> State:
         """Validate a pair of states; arrays of size 0 stand for None."""
@@ -332,11 +332,13 @@ class LSTM(Layer):
         if plan.split.task_panels:
             kernels = (units.lstm_units, units.lstm_units_parallel)
             workspace[plan.flags] = 0
-        with self._forward_panels.borrow() as packed:
-            arrays = (packed, sequence.array, *state, y, h, c, workspace)
-            threading_of_kernels.share_out(
-                *kernels, (call, plan.cells, *map(flat, arrays)), workers
-            )
+        packed = self._forward_panels.lease()
+        try:
+            arrays = (sequence.array, *state, y, h, c)
+            arguments = (call, plan.cells, packed.buffer, *map(flat, arrays), workspace)
+            threading_of_kernels.share_out(*kernels, arguments, workers)
+        finally:
+            self._forward_panels.give_back(packed)
 
     def __call__(
         self, x: Any, hx: Any = None, *, out: Any = None, threads: int | None = None
@@ -372,8 +374,11 @@ class LSTM(Layer):
         sequence = self._sequence(x)
         state = self._state("hx", hx, sequence)
         results = self._outputs(out, sequence, state)
-        most = self._threads(threads)
-        plan = self._layout(sequence.T, sequence.B, False, most)
+        T, B = sequence.T, sequence.B
+        # A small call is not shared out, and how many threads there may be takes microseconds.
+        shared = worth_sharing(self.config.operations(T, B))
+        most = self._threads(threads) if shared or threads is not None else 1
+        plan = self._layout(T, B, False, most)
         workspace = self._pool.borrow()
         try:
             buffer = workspace.reserve(plan.size)

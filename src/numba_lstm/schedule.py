@@ -55,6 +55,8 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
     Split
     """
     operations = config.operations(T, B)
+    if not worth_sharing(operations):
+        return Split(1, 0, "a second worker would cost more than it saves")
     if threads == 1:
         return Split(1, 0, "one thread is allowed")
     if 0 < B <= FEW_ROWS:
@@ -74,7 +76,7 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
             return Split(most, task_panels, reason)
     workers = row_workers(threads, B, operations)
     if workers == 1:
-        return Split(1, 0, "a second worker would cost more than it saves")
+        return Split(1, 0, "one row is one worker's")
     return Split(workers, 0, f"rows of the batch are independent: {-(-B // workers)} a worker")
 
 
@@ -93,6 +95,11 @@ def training_split(B: int, threads: int) -> Split:
     """
     reason = f"training shares out rows of the batch, {-(-B // threads)} a worker or more"
     return Split(threads, 0, reason)
+
+
+def worth_sharing(operations: int) -> bool:
+    """Whether so many floating-point operations may be worth a second worker."""
+    return operations >= 2 * _OPERATIONS_PER_WORKER
 
 
 def row_workers(threads: int, B: int, operations: int) -> int:

@@ -74,8 +74,10 @@ def resolve(threads: int | None) -> int:
     TypeError, ValueError
         If it is no integer of at least 1.
     """
-    most = available()
-    return most if threads is None else min(most, integer("threads", threads, least=1))
+    if threads is None:
+        return available()
+    most = integer("threads", threads, least=1)
+    return most if most == 1 else min(most, available())
 
 
 def check(threads: int | None) -> int | None:
