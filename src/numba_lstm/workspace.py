@@ -238,12 +238,12 @@ def _steps_ahead(config: LSTMConfig, steps: int, rows: int) -> int:
     possible, reads the inputs' weights once for all of them. The sums wait in the place of the
     gates until the recurrence comes by, so a chunk of them should stay in half of the L2 cache.
     """
-    if rows > FEW_ROWS or steps < 2 * ROWS:
+    if rows > FEW_ROWS or steps == 1:
         return 0
     _, level2, _ = cpu.cache_sizes()
     step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
-    chunk = min(steps, _LONGEST_CHUNK, max(2 * ROWS, level2 // 2 // max(1, step_bytes)))
-    return chunk // ROWS * ROWS
+    chunk = min(_LONGEST_CHUNK, max(2 * ROWS, level2 // 2 // max(1, step_bytes)))
+    return min(steps, chunk // ROWS * ROWS)
 
 
 def _steps_of_input_gradient(config: LSTMConfig, rows: int) -> int:
