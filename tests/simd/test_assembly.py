@@ -1,5 +1,6 @@
 """The inner loop as LLVM compiles it: nothing but its multiply-adds, everything in registers."""
 
+import itertools
 import platform
 import re
 
@@ -7,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 
-from numba_lstm.kernels.gemm import Place, Terms, _tile_sum
+from numba_lstm.kernels.gemm import Place, Terms, _tile_sum, tile_product
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
 from numba_lstm.simd.tile import tile_zeros
@@ -76,3 +77,31 @@ def test_a_tile_that_does_not_fit_is_seen_to_spill():
     too_tall = cpu.vector_registers() // 4
     loop = product_loop(too_tall, 4, np.float32)
     assert any("%rsp" in line for line in loop)
+
+
+def test_tallest_tile_of_a_step_stays_in_registers():
+    """In its place among the jumps to the next run and the other heights, where registers are few.
+
+    Where a step's tile was once kept on the stack in part, the loop by itself was as it should be.
+    """
+
+    @numba.njit
+    def step(values, size, weights, panel, out):
+        start = address(weights, 0)
+        inputs = Terms(1, size, 0, address(values, 0), 0, size)
+        hidden = Terms(1, size, 0, address(values, 0), 0, panel)
+        place = Place(address(out, 0), 0, size, panel)
+        tile_product(1, size, start, False, inputs, hidden, start, panel, place)
+
+    array = numba.types.Array(numba.float32, 1, "C")
+    step.compile((array, numba.int64, array, numba.int64, array))
+    tile = cpu.tile_rows(4) * 4
+    for assembly in tile_product.inspect_asm().values():
+        lines = [line.split("#")[0].strip() for line in assembly.splitlines()]
+        edges = [i for i, line in enumerate(lines) if line.endswith(":") or line[:1] == "j"]
+        blocks = [lines[first:last] for first, last in itertools.pairwise(edges)]
+        sums = [{line.split()[-1] for line in block if "vfmadd" in line} for block in blocks]
+        tallest = [block for block, own in zip(blocks, sums, strict=True) if len(own) == tile]
+        assert tallest, "the multiply-adds of the tallest tile are one block"
+        for block in tallest:
+            assert [line for line in block if "mm" in line and "(%rsp)" in line] == []

@@ -60,10 +60,12 @@ def lanes(itemsize: int) -> int:
 def tile_rows(vectors: int) -> int:
     """Rows of the tallest tile of `vectors` vectors a row that this register file holds.
 
-    Beside the accumulators live one row of weight vectors and a broadcast value: 6 x 4 takes 29 of
-    32 registers, 7 x 4 spills and halves the speed. More than 6 rows gain nothing.
+    Beside the accumulators live the shorter of a row of weight vectors and a column of broadcast
+    values, and one of the other: 6 x 4 takes 29 of 32 registers, 3 x 4 takes 16 of 16, and 7 x 4
+    spills and halves the speed. More than 6 rows gain nothing.
     """
-    return min(6, (vector_registers() - vectors - 1) // vectors)
+    needed = {rows: rows * vectors + min(rows, vectors) + 1 for rows in range(1, 7)}
+    return max(rows for rows, count in needed.items() if count <= vector_registers())
 
 
 @functools.cache

@@ -183,17 +183,35 @@ def tile_rank1(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, weight_place, weight_panel, value_place, value_row = arguments
         none = ir.Constant(ir.IntType(64), 0)
-        loaded = [
-            emit_load(builder, tile.vector, place)
-            for place in _places(builder, one_row, weight_place, none, weight_panel)
-        ]
-        for row, place in enumerate(_places(builder, one_column, value_place, value_row, none)):
-            repeated = emit_broadcast(builder, tile.vector, builder.load(place))
+        weight_places = _places(builder, one_row, weight_place, none, weight_panel)
+        value_places = _places(builder, one_column, value_place, value_row, none)
+
+        def weight(v: int) -> Any:
+            return emit_load(builder, tile.vector, weight_places[v])
+
+        def repeated(row: int) -> Any:
+            return emit_broadcast(builder, tile.vector, builder.load(value_places[row]))
+
+        def add(row: int, v: int, number: Any, vector: Any) -> None:
+            nonlocal value
+            index = row * tile.vectors + v
+            term = [vector, number, builder.extract_value(value, index)]
+            total = emit_intrinsic(builder, "fma", tile.vector, term)
+            value = builder.insert_value(value, total, index)
+
+        # The shorter side is held in registers, the other passes through one.
+        if tile.rows < tile.vectors:
+            numbers = [repeated(row) for row in range(tile.rows)]
             for v in range(tile.vectors):
-                index = row * tile.vectors + v
-                term = [loaded[v], repeated, builder.extract_value(value, index)]
-                total = emit_intrinsic(builder, "fma", tile.vector, term)
-                value = builder.insert_value(value, total, index)
+                vector = weight(v)
+                for row, number in enumerate(numbers):
+                    add(row, v, number, vector)
+        else:
+            vectors = [weight(v) for v in range(tile.vectors)]
+            for row in range(tile.rows):
+                number = repeated(row)
+                for v, vector in enumerate(vectors):
+                    add(row, v, number, vector)
         return value
 
     return tile(tile, weights, types.int64, values, types.int64), generate
