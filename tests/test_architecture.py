@@ -27,7 +27,7 @@ ORDER = re.findall(
     kernels.rows
     kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes
     validation memory config parameters initialization storage
-    packing tape schedule workspace plan threads
+    threads packing tape schedule workspace plan
     stream layer lstm layers losses optimizers trainer warmup
     numba_lstm
     language_model.corpus language_model.model language_model.run language_model.plot

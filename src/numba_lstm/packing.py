@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from . import threads
 from .memory import aligned_empty
 from .parameters import Parameters
 from .validation import FloatArray
@@ -41,7 +41,7 @@ class PackedWeights:
         self._parameters = parameters
         self._size = size
         self._pack = pack
-        self._lock = threading.Lock()
+        self._lock = threads.lock()
         self._copy: PackedCopy | None = None
 
     @property

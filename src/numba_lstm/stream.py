@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -42,7 +41,7 @@ class _Turn:
     """One call at a time: a stream's state belongs to one sequence of steps."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading_of_kernels.lock()
 
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
@@ -86,7 +85,9 @@ class Stream:
 
     `LSTM.stream` makes one. Whatever the pieces, the outputs have the bits of one call with the
     whole sequence. One thread at a time may use it; different streams of one model are independent.
-    A stream is neither copied nor pickled (a TypeError): begin another one and assign `state`.
+    A stream is neither copied nor pickled (a TypeError): begin another one and assign `state`. In a
+    child that was forked in the midst of another thread's call its state is of no meaning: assign
+    or reset it.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ import functools
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,20 +25,45 @@ from numba.np.ufunc import parallel as numba_pool
 from .simd import cpu
 from .validation import integer
 
+_locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
+
+
+def lock() -> threading.Lock:
+    """Return a lock that a forked child finds open, whoever held it in the parent.
+
+    The thread that held it did not come along, and would never open it there.
+    """
+    made = threading.Lock()
+    _locks.add(made)
+    return made
+
 
 class _State:
     """What this process knows of its thread pools."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = lock()
         self.forked_from_pool = False
+        self.layer: str | None = None
         self.executor: ThreadPoolExecutor | None = None
 
     def after_fork(self) -> None:
-        """Forget the parent's threads, which did not come along."""
-        self.lock = threading.Lock()
-        self.forked_from_pool |= bool(numba_pool._is_initialized)
+        """Forget the parent's threads, which did not come along, and what bounds their number."""
+        for inherited in _locks:
+            inherited._at_fork_reinit()  # type: ignore[attr-defined]
+        self.forked_from_pool |= bool(numba_pool._is_initialized) or _forked_while_launching()
+        self.layer = None
         self.executor = None
+        _quota.cache_clear()
+
+
+def _forked_while_launching() -> bool:
+    """Whether another thread of the parent holds Numba's lock around its pool for ever."""
+    launching = numba_pool._backend_init_thread_lock
+    if not launching.acquire(blocking=False):
+        return True
+    launching.release()
+    return False
 
 
 _state = _State()
@@ -93,9 +119,12 @@ def check(threads: int | None) -> int | None:
 
 def layer() -> str:
     """Name of the threading layer; starts Numba's threads if nothing did so before."""
-    with _state.lock:
-        numba_pool._launch_threads()
-    return str(numba.threading_layer())
+    name = _state.layer
+    if name is None:
+        with _state.lock:
+            numba_pool._launch_threads()
+        name = _state.layer = str(numba.threading_layer())
+    return name
 
 
 @contextmanager
