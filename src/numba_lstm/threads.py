@@ -132,8 +132,8 @@ def _mask(workers: int) -> Iterator[None]:
     """Let Numba's next regions on this thread use so many threads, one chunk of work each."""
     threads_before = numba.get_num_threads()
     chunk_before = numba.set_parallel_chunksize(0)
-    numba.set_num_threads(workers)
     try:
+        numba.set_num_threads(workers)
         yield
     finally:
         numba.set_num_threads(threads_before)
