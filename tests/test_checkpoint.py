@@ -1,5 +1,7 @@
 """Checkpoints: the same bits in less memory."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,3 +80,114 @@ def test_no_other_word():
     lstm = nl.LSTM(2, 3)
     with pytest.raises(ValueError, match='checkpoint must be an integer, "auto" or None; got'):
         lstm.forward(np.ones((4, 1, 2)), checkpoint="some")
+
+
+# Whole models, and training steps.
+
+
+def stack(**options):
+    """A model of tokens with two stacks of LSTMs."""
+    return nl.Sequential(
+        nl.Embedding(6, 5, seed=0),
+        nl.LSTM(5, 9, 2, dropout=0.3, seed=1, **options),
+        nl.LSTM(9, 8, seed=2, **options),
+        nl.Linear(8, 6, seed=3),
+        threads=1,
+    )
+
+
+def numbers(**options):
+    """A stack of LSTMs."""
+    return nl.LSTM(5, 6, 2, dropout=0.3, seed=0, threads=1, **options)
+
+
+# Blocks of gradients have 64 steps of three rows: two pieces and a rest.
+STEPS, ROWS = 150, 3
+
+
+def batch(model, seed):
+    """What a model takes, and what it could have given."""
+    random = np.random.default_rng(seed)
+    lstm = model if isinstance(model, nl.LSTM) else model.layers[1]
+    sizes = (ROWS, STEPS) if lstm.config.batch_first else (STEPS, ROWS)
+    if lstm is model:
+        return random.standard_normal((*sizes, 5)), random.standard_normal((*sizes, 6))
+    return random.integers(0, 6, sizes), random.integers(0, 6, sizes)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("build", [stack, numbers])
+@pytest.mark.parametrize("checkpoint", [1, 100, "auto"])
+def test_training_steps_have_the_same_bits(checkpoint, build, batch_first):
+    seen = []
+    for wish in (None, checkpoint):
+        model = build(batch_first=batch_first)
+        loss = nl.mse if build is numbers else nl.softmax_cross_entropy
+        trainer = nl.Trainer(model, loss, nl.Adam(model.parameters), clip=0.1, checkpoint=wish)
+        hx, losses = None, []
+        for seed in range(3):
+            value, hx = trainer.step(*batch(model, seed), hx)
+            losses.append(value)
+        seen.append((losses, hx, trainer.state_dict()))
+    np.testing.assert_equal(seen[1], seen[0])
+
+
+@pytest.mark.parametrize("build", [stack, numbers])
+def test_training_steps_take_less_memory(build):
+    """As much less as the LSTMs say; the rest is the same."""
+    kept, said = [], []
+    for checkpoint in (None, 64):
+        model = build()
+        loss = nl.mse if build is numbers else nl.softmax_cross_entropy
+        trainer = nl.Trainer(model, loss, nl.SGD(model.parameters), checkpoint=checkpoint)
+        example = batch(model, 0)
+        domain = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+        tracemalloc.start()
+        try:
+            trainer.step(*example)
+            traces = tracemalloc.take_snapshot().filter_traces([domain]).traces
+            kept.append(sum(trace.size for trace in traces))
+        finally:
+            tracemalloc.stop()
+        lstms = [model] if build is numbers else model.layers[1:3]
+        said.append(
+            sum(
+                lstm.workspace_nbytes(STEPS, ROWS, training=True, checkpoint=checkpoint)
+                for lstm in lstms
+            )
+        )
+    assert kept[0] - kept[1] == said[0] - said[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "error", "message"),
+    [
+        (0, ValueError, "checkpoint must be at least 1; got 0"),
+        (-3, ValueError, "checkpoint must be at least 1; got -3"),
+        ("some", ValueError, "checkpoint must be an integer, \"auto\" or None; got 'some'"),
+        (1.5, TypeError, "checkpoint must be an integer; got 1.5"),
+        (True, TypeError, "checkpoint must be an integer; got True"),
+        (1, ValueError, "checkpoint must cut 150 steps into at most 1 segments; got 2"),
+    ],
+)
+def test_a_refused_checkpoint_changes_nothing(monkeypatch, checkpoint, error, message):
+    """What the call before it kept is there in every layer, also below the first LSTM."""
+    gradients = []
+    for refused in (False, True):
+        model = stack()
+        x, other = batch(model, 0)
+        y, _ = model.forward(x)
+        if refused:
+            monkeypatch.setattr("numba_lstm.lstm._MOST_SEGMENTS", 1)
+            state = model.dropout_state
+            with pytest.raises(error, match=message):
+                model.forward(other, checkpoint=checkpoint)
+            assert model.dropout_state == state
+        model.backward(np.ones_like(y))
+        gradients.append(model.gradients.flat.copy())
+    np.testing.assert_array_equal(*gradients)
+
+
+def test_a_model_without_lstms_refuses_the_same():
+    with pytest.raises(ValueError, match="checkpoint must be at least 1; got 0"):
+        nl.Sequential(nl.Linear(2, 3)).forward(np.ones((4, 2)), checkpoint=0)

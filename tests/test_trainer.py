@@ -346,6 +346,9 @@ def test_a_refused_state_changes_nothing(changes, error, message):
         ({"clip": math.nan}, ValueError, "clip must be finite and > 0; got nan"),
         ({"clip": "1"}, TypeError, "clip must be a number; got '1'"),
         ({"nonfinite": "ignore"}, ValueError, "nonfinite must be one of raise, skip; got 'ignore'"),
+        ({"checkpoint": 0}, ValueError, "checkpoint must be at least 1; got 0"),
+        ({"checkpoint": 2.5}, TypeError, "checkpoint must be an integer; got 2.5"),
+        ({"checkpoint": "some"}, ValueError, 'checkpoint must be an integer, "auto" or None; got'),
     ],
 )
 def test_refuses(changes, error, message):

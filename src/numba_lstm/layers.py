@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ from .validation import (
     state_pair,
     string,
 )
-from .workspace import WorkspacePool
+from .workspace import WorkspacePool, segment_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -511,6 +511,19 @@ def _input(layer: AnyLayer, x: Any) -> NDArray[Any]:
     return layer._rows(x).array if isinstance(layer, Linear) else layer._sequence(x).array
 
 
+def _leading_axes(layer: AnyLayer, array: NDArray[Any]) -> tuple[int, ...]:
+    """Axes of what a layer takes, without the features."""
+    return array.shape if isinstance(layer, Embedding) else array.shape[:-1]
+
+
+def _steps_and_rows(lstm: LSTM, leading: tuple[int, ...]) -> tuple[int, int]:
+    """T and B of a sequence that has these axes beside the features."""
+    if len(leading) == 1:
+        return leading[0], 1
+    first, second = leading
+    return (second, first) if lstm.config.batch_first else (first, second)
+
+
 def _features(layer: AnyLayer) -> tuple[int | None, int]:
     """Features that a layer takes (None for tokens) and gives."""
     if isinstance(layer, Embedding):
@@ -659,8 +672,8 @@ class Sequential(StoredModel):
         checked: list[State | None] = []
         for lstm, state, leading in zip(lstms, states, axes, strict=True):
             config = lstm.config
-            batch = leading[:1] if config.batch_first else leading[1:]
-            shape = (config.cells, *(batch if len(leading) == 2 else ()), config.hidden_size)
+            _, rows = _steps_and_rows(lstm, leading)
+            shape = (config.cells, *((rows,) if len(leading) == 2 else ()), config.hidden_size)
             checked.append(
                 None if state is None else state_pair(name, state, shape, config.numpy_dtype)
             )
@@ -670,13 +683,22 @@ class Sequential(StoredModel):
         """Validate an input and the states before it, ahead of all layers."""
         first = self.layers[0]
         array = _input(first, x)
-        leading = array.shape if isinstance(first, Embedding) else array.shape[:-1]
+        leading = _leading_axes(first, array)
         if self._lstms and len(leading) not in (1, 2):
             raise ValueError(
                 "x must have an axis of steps, one of the batch or none, and what "
                 f"{first!r} takes; got shape {array.shape}"
             )
         return array, iter(self._states("hx", hx, [leading] * len(self._lstms)))
+
+    def _check_segments(
+        self, checkpoint: Any, leading: tuple[int, ...], threads: int | None
+    ) -> None:
+        """Refuse a checkpoint that an LSTM would refuse, ahead of all layers."""
+        segment_steps(checkpoint, 0, 0)  # also where there is no LSTM
+        for lstm in self._lstms:
+            T, B = _steps_and_rows(lstm, leading)
+            lstm._layout(T, B, True, lstm._threads(threads), segment_steps(checkpoint, T, B))
 
     def _bound(self, threads: int | None) -> int | None:
         """Upper bound of threads of a call; None leaves it to the layers."""
@@ -753,7 +775,13 @@ class Sequential(StoredModel):
         return SequentialStream(layers, shapes, self.parameters.dtype, self)
 
     def forward(
-        self, x: Any, hx: Any = None, *, training: bool = True, threads: int | None = None
+        self,
+        x: Any,
+        hx: Any = None,
+        *,
+        training: bool = True,
+        checkpoint: int | Literal["auto"] | None = None,
+        threads: int | None = None,
     ) -> tuple[FloatArray, States]:
         """Run the model and keep what `backward` needs.
 
@@ -765,6 +793,9 @@ class Sequential(StoredModel):
             A pair of states for every LSTM, in order; zeros by default.
         training : bool
             Whether dropout is active.
+        checkpoint : int or "auto", optional
+            As for `LSTM.forward`, for every LSTM: keep the state every so many steps only, and
+            compute again what lies between. What the other layers take is kept of all steps.
         threads : int, optional
             Upper bound of threads for this call.
 
@@ -787,10 +818,13 @@ class Sequential(StoredModel):
         most = self._bound(threads)
         active = boolean("training", training)
         x, before = self._checked(x, hx)
+        self._check_segments(checkpoint, _leading_axes(self.layers[0], x), most)
         after: list[State] = []
         for layer in self.layers:
             if isinstance(layer, LSTM):
-                x, state = layer.forward(x, next(before), training=active, threads=most)
+                x, state = layer.forward(
+                    x, next(before), training=active, checkpoint=checkpoint, threads=most
+                )
                 after.append(state)
             elif isinstance(layer, Linear):
                 x = layer.forward(x, threads=most)

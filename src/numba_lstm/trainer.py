@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from .validation import (
     require_shape,
     string,
 )
+from .workspace import segment_steps
 
 Loss = Callable[[Any, Any], tuple[float, FloatArray]]
 Model = LSTM | Sequential
@@ -60,6 +61,8 @@ class Trainer:
         the loss or an array of gradients in the order of the parameters, and either leaves
         `state_dict` as it was: parameters, moments, the count of steps, and the count of calls
         that dropout draws its masks from. The training goes on as if the batch had not been.
+    checkpoint : int or "auto", optional
+        As for the model's `forward`: a training step in less memory, with the same bits.
 
     Attributes
     ----------
@@ -80,6 +83,7 @@ class Trainer:
         *,
         clip: float | None = None,
         nonfinite: str = "raise",
+        checkpoint: int | Literal["auto"] | None = None,
     ) -> None:
         if not isinstance(model, (LSTM, Sequential)):
             raise TypeError(f"model must be an LSTM or a Sequential; got {model!r}")
@@ -93,11 +97,13 @@ class Trainer:
             )
         if string("nonfinite", nonfinite) not in _NONFINITE:
             raise ValueError(f"nonfinite must be one of {', '.join(_NONFINITE)}; got {nonfinite!r}")
+        segment_steps(checkpoint, 0, 0)  # refuses what is none, for sequences of any length
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.clip = None if clip is None else number("clip", clip, above=0.0)
         self.nonfinite = nonfinite
+        self.checkpoint = checkpoint
         self.skipped = 0
 
     def step(self, x: Any, target: Any, hx: Any = None) -> tuple[float, Any]:
@@ -139,7 +145,7 @@ class Trainer:
             If the loss or a gradient is not finite and `nonfinite` is "skip".
         """
         dropout = self._dropout()
-        y, state = self.model.forward(x, hx)
+        y, state = self.model.forward(x, hx, checkpoint=self.checkpoint)
         updated = False
         try:
             loss, dy = self.loss(y, target)
