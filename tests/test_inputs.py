@@ -144,6 +144,13 @@ def trainer(dtype, x, target, h, c):
     return result, lstm.parameters.flat
 
 
+@entry(x=(3, 6, 7), target=(3, 4, 5), h=(1, 3, 5), c=(1, 3, 5))
+def trainer_with_a_burn_in(dtype, x, target, h, c):
+    lstm = nl.LSTM(7, 5, batch_first=True, dtype=dtype, seed=0)
+    trainer = nl.Trainer(lstm, nl.mse, nl.Adam(lstm.parameters))
+    return trainer.step(x, target, (h, c), burn_in=2), lstm.parameters.flat
+
+
 @entry(weight=(2, 7), bias=(2,), velocity=(16,))
 def trainer_state(dtype, weight, bias, velocity):
     model = nl.Sequential(nl.Linear(7, 2, dtype=dtype))

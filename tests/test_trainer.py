@@ -1,5 +1,6 @@
 """Trainer: a step is the sum of its parts, or nothing at all."""
 
+import copy
 import math
 
 import numpy as np
@@ -23,11 +24,11 @@ from numba_lstm import (
 T, B, I, H, C = 5, 3, 7, 4, 6
 
 
-def language_model(seed=0, dtype="float32", dropout=0.0):
+def language_model(seed=0, dtype="float32", dropout=0.0, batch_first=False):
     """A small model of tokens."""
     return Sequential(
         Embedding(C, I, dtype=dtype, seed=seed),
-        LSTM(I, H, 2, dropout=dropout, dtype=dtype, seed=seed),
+        LSTM(I, H, 2, dropout=dropout, dtype=dtype, batch_first=batch_first, seed=seed),
         Linear(H, C, dtype=dtype, seed=seed),
         threads=1,
     )
@@ -113,10 +114,8 @@ def test_counting_is_learnt(kind):
     assert losses[-1] < 0.05
 
 
-def test_training_takes_the_way_of_pytorch():
-    torch = pytest.importorskip("torch")
-    model = language_model(dtype="float64")
-    trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters, lr=0.02), clip=0.3)
+def pytorch_twin(torch, model):
+    """Layers of PyTorch with the weights of a language model, and those set to learn that do."""
     embedding, lstm, linear = (
         torch.nn.Embedding(C, I),
         torch.nn.LSTM(I, H, 2),
@@ -132,6 +131,15 @@ def test_training_takes_the_way_of_pytorch():
     # Two biases are one in ours: only one of them may learn.
     for name, tensor in lstm.named_parameters():
         tensor.requires_grad = "bias_hh" not in name
+    return theirs
+
+
+def test_training_takes_the_way_of_pytorch():
+    torch = pytest.importorskip("torch")
+    model = language_model(dtype="float64")
+    trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters, lr=0.02), clip=0.3)
+    theirs = pytorch_twin(torch, model)
+    embedding, lstm, linear = theirs
     learning = [tensor for tensor in theirs.parameters() if tensor.requires_grad]
     optimizer = torch.optim.Adam(learning, lr=0.02)
     for seed in range(10):
@@ -149,6 +157,173 @@ def test_training_takes_the_way_of_pytorch():
     np.testing.assert_allclose(
         model.parameters["1.weight_hh_l1"], lstm.weight_hh_l1.detach().numpy(), rtol=0, atol=1e-11
     )
+
+
+def test_gradients_of_a_burn_in_are_those_of_pytorch():
+    torch = pytest.importorskip("torch")
+    model = language_model(dtype="float64")
+    trainer = Trainer(model, softmax_cross_entropy, SGD(model.parameters, lr=0.1))
+    twin = pytorch_twin(torch, model)
+    embedding, lstm, linear = twin
+    learning = [tensor for tensor in twin.parameters() if tensor.requires_grad]
+    hx = state = None
+    for seed, K in enumerate([3, 1, 0, T - 1]):
+        x, target = batch_of_tokens(seed)
+        if K:
+            with torch.no_grad():
+                _, state = lstm(embedding(torch.tensor(x[:K])), state)
+        y, state = lstm(embedding(torch.tensor(x[K:])), state)
+        expected = torch.nn.functional.cross_entropy(
+            linear(y).reshape(-1, C), torch.tensor(target[K:].reshape(-1))
+        )
+        gradients = torch.autograd.grad(expected, learning)
+        loss, hx = trainer.step(x, target[K:], hx, burn_in=K)
+        assert loss == pytest.approx(expected.item(), rel=1e-11)
+        np.testing.assert_allclose(
+            model.gradients.flat,
+            np.concatenate([tensor.numpy().reshape(-1) for tensor in gradients]),
+            rtol=0,
+            atol=1e-13,
+        )
+        state = tuple(part.detach() for part in state)
+        np.testing.assert_allclose(hx[0], np.stack(state), rtol=0, atol=1e-13)
+        with torch.no_grad():
+            for tensor, gradient in zip(learning, gradients, strict=True):
+                tensor -= 0.1 * gradient
+
+
+# Models with a burn-in, and the axis of their steps.
+BURNING = {
+    "lstm": (lambda: LSTM(I, H, 2, dropout=0.5, seed=0, threads=1), (T, B, I), 0),
+    "one sequence": (lambda: LSTM(I, H, batch_first=True, seed=0, threads=1), (T, I), 0),
+    "batch first": (lambda: LSTM(I, H, batch_first=True, seed=0, threads=1), (B, T, I), 1),
+    "sequential": (lambda: language_model(dropout=0.5), (T, B), 0),
+    "tokens of one sequence": (lambda: language_model(batch_first=True), (T,), 0),
+    "tokens, batch first": (lambda: language_model(batch_first=True), (B, T), 1),
+    "linear below, batch first": (
+        lambda: Sequential(
+            Linear(I, H, seed=0),
+            LSTM(H, C, batch_first=True, seed=1),
+            LSTM(C, H, 2, batch_first=True),
+        ),
+        (B, T, I),
+        1,
+    ),
+}
+
+
+def example(model, shape, seed):
+    """A loss, an input of a shape, and what is to be learnt of each of its steps."""
+    random = np.random.default_rng(seed)
+    if isinstance(model, Sequential) and isinstance(model.layers[0], Embedding):
+        return softmax_cross_entropy, *random.integers(0, C, (2, *shape))
+    return mse, random.standard_normal(shape), random.standard_normal((*shape[:-1], H))
+
+
+@pytest.mark.parametrize("K", [1, 3, T - 1])
+@pytest.mark.parametrize("case", BURNING)
+def test_a_burn_in_is_inference_before_the_steps_that_are_learnt_from(case, K):
+    build, shape, axis = BURNING[case]
+    model = build()
+    other = copy.deepcopy(model)
+    other.dropout_state = model.dropout_state
+    loss, *_ = example(model, shape, 0)
+    trainer = Trainer(model, loss, Adam(model.parameters, lr=0.1))
+    twin = Trainer(other, loss, Adam(other.parameters, lr=0.1))
+    hx = before = None
+    for seed in range(3):
+        _, x, target = example(model, shape, seed)
+        first, others = np.split(x, [K], axis)
+        target = np.split(target, [K], axis)[1]
+        value, hx = trainer.step(x, target, hx, burn_in=K)
+        _, before = other(first, before)
+        expected, before = twin.step(others, target, before)
+        assert value == expected
+        np.testing.assert_equal(hx, before)
+    assert_same_state(trainer.state_dict(), twin.state_dict())
+
+
+def test_a_burn_in_stops_below_the_last_layers(monkeypatch):
+    """What stands above the last LSTM has no state, and its outputs would not be read."""
+    rows = []
+    multiply = Linear.__call__
+
+    def counted(self, x, **options):
+        rows.append(len(x))
+        return multiply(self, x, **options)
+
+    monkeypatch.setattr(Linear, "__call__", counted)
+    model = language_model()
+    x, target = batch_of_tokens(0)
+    Trainer(model, softmax_cross_entropy, SGD(model.parameters)).step(x, target[3:], burn_in=3)
+    assert rows == [T - 3]
+
+
+def test_a_skipped_batch_gives_back_the_state_before_its_burn_in():
+    spoiled = Spoiled(mse, math.nan, 1.0)
+    spoiled.spoils = True
+    trainer = learning_model(Adam, spoiled, nonfinite="skip")
+    x, _ = batch_of_numbers(0)
+    _, hx = trainer.model(x)
+    before = trainer.state_dict()
+    with pytest.warns(RuntimeWarning, match="no update"):
+        _, given = trainer.step(x, x[2:, :, :1], hx, burn_in=2)
+    assert given is hx
+    assert_same_state(trainer.state_dict(), before)
+
+
+def nothing_runs(*arguments, **options):
+    raise AssertionError("an LSTM ran before the error")
+
+
+TOKENS = np.zeros((T, B), int)
+ONE_AXIS = (
+    "burn_in must be 0 unless LSTMs of one direction share the axis of their steps; got 2 for"
+)
+
+
+@pytest.mark.parametrize(
+    ("build", "x", "burn_in", "error", "message"),
+    [
+        (language_model, TOKENS, -1, ValueError, "burn_in must be at least 0; got -1"),
+        (language_model, TOKENS, T, ValueError, "burn_in must be below 5, the steps of x; got 5"),
+        (language_model, TOKENS, 10**30, ValueError, "burn_in must be below 5, the steps of x"),
+        (language_model, TOKENS, 1.0, TypeError, "burn_in must be an integer; got 1.0"),
+        (language_model, TOKENS, True, TypeError, "burn_in must be an integer; got True"),
+        (language_model, TOKENS, None, TypeError, "burn_in must be an integer; got None"),
+        # The last step is as wrong as the first.
+        (language_model, TOKENS + C * np.eye(T, B)[::-1].astype(int), 1, ValueError, "tokens must"),
+        (lambda: language_model(batch_first=True), TOKENS, B, ValueError, "must be below 3, the"),
+        (lambda: LSTM(I, H), np.ones((T, B, I)), T, ValueError, "burn_in must be below 5"),
+        (lambda: LSTM(I, H), np.ones((T, B, I + 1)), 2, ValueError, "x must have shape"),
+        (lambda: LSTM(I, H, bidirectional=True), np.ones((T, B, I)), 2, ValueError, ONE_AXIS),
+        (
+            lambda: Sequential(LSTM(I, H), LSTM(H, H, bidirectional=True)),
+            np.ones((T, B, I)),
+            2,
+            ValueError,
+            ONE_AXIS,
+        ),
+        (
+            lambda: Sequential(LSTM(I, H, batch_first=True), LSTM(H, H)),
+            np.ones((T, B, I)),
+            2,
+            ValueError,
+            ONE_AXIS,
+        ),
+        (lambda: Sequential(Linear(I, H)), np.ones((T, B, I)), 2, ValueError, ONE_AXIS),
+    ],
+)
+def test_a_refused_burn_in_changes_nothing(monkeypatch, build, x, burn_in, error, message):
+    model = build()
+    trainer = Trainer(model, mse, Adam(model.parameters))
+    before, gradients = trainer.state_dict(), model.gradients.flat.copy()
+    monkeypatch.setattr(LSTM, "__call__", nothing_runs)
+    monkeypatch.setattr(LSTM, "forward", nothing_runs)
+    with pytest.raises(error, match=message):
+        trainer.step(x, None, burn_in=burn_in)
+    assert_same_state(trainer.state_dict(), before)
+    np.testing.assert_array_equal(model.gradients.flat, gradients)
 
 
 class Spoiled:

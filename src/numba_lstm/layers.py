@@ -516,6 +516,29 @@ def _leading_axes(layer: AnyLayer, array: NDArray[Any]) -> tuple[int, ...]:
     return array.shape if isinstance(layer, Embedding) else array.shape[:-1]
 
 
+def axis_of_steps(layers: Sequence[AnyLayer], array: NDArray[Any]) -> int | None:
+    """Axis of an input that every LSTM among these layers walks along from its beginning.
+
+    Parameters
+    ----------
+    layers : sequence of Embedding, LSTM or Linear
+        The first takes the input.
+    array : ndarray
+        Validated input.
+
+    Returns
+    -------
+    int or None
+        None if there is no such axis.
+    """
+    configs = [layer.config for layer in layers if isinstance(layer, LSTM)]
+    batched = len(_leading_axes(layers[0], array)) == 2
+    axes = {int(batched and config.batch_first) for config in configs}
+    if len(axes) != 1 or any(config.bidirectional for config in configs):
+        return None
+    return axes.pop()
+
+
 def _steps_and_rows(lstm: LSTM, leading: tuple[int, ...]) -> tuple[int, int]:
     """T and B of a sequence that has these axes beside the features."""
     if len(leading) == 1:
@@ -732,16 +755,26 @@ class Sequential(StoredModel):
         MemoryError
             If there is no room for the result.
         """
-        most = self._bound(threads)
+        return self._infer(self.layers, x, hx, self._bound(threads))
+
+    def _infer(
+        self, layers: Sequence[AnyLayer], x: Any, hx: Any, threads: int | None
+    ) -> tuple[FloatArray, States]:
+        """Run inference of the first layers, all LSTMs among them."""
         x, before = self._checked(x, hx)
         after: list[State] = []
-        for layer in self.layers:
+        for layer in layers:
             if isinstance(layer, LSTM):
-                x, state = layer(x, next(before), threads=most)
+                x, state = layer(x, next(before), threads=threads)
                 after.append(state)
             else:
-                x = layer(x) if isinstance(layer, Embedding) else layer(x, threads=most)
+                x = layer(x) if isinstance(layer, Embedding) else layer(x, threads=threads)
         return x, tuple(after)
+
+    def _advance(self, x: Any, hx: Any) -> States:
+        """Return the states after the last step; nothing runs that stands above the last LSTM."""
+        last = max(place for place, layer in enumerate(self.layers) if isinstance(layer, LSTM))
+        return self._infer(self.layers[: last + 1], x, hx, self.threads)[1]
 
     def stream(self, batch_size: int = 1, *, threads: int | None = None) -> SequentialStream:
         """Begin to run the model step by step, with states that are kept between calls.

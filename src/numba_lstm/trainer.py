@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .layers import Sequential
+from .layers import AnyLayer, Sequential, axis_of_steps
 from .lstm import LSTM, dropout_numbers
 from .optimizers import Optimizer, clip_by_global_norm, global_norm
 from .parameters import Parameters
 from .validation import (
     FloatArray,
+    integer,
     integer_array,
     named,
     number,
@@ -106,20 +107,25 @@ class Trainer:
         self.checkpoint = checkpoint
         self.skipped = 0
 
-    def step(self, x: Any, target: Any, hx: Any = None) -> tuple[float, Any]:
+    def step(self, x: Any, target: Any, hx: Any = None, *, burn_in: int = 0) -> tuple[float, Any]:
         """Learn from one batch.
 
         Carrying the returned state into the next step is truncated back-propagation through time
-        (Williams & Peng 1990).
+        (Williams & Peng 1990). Where a state is not known, or was computed with older parameters,
+        a burn-in lets it settle before the steps that are learnt from (Kapturowski et al. 2019).
 
         Parameters
         ----------
         x : array
             What the model takes.
         target : array
-            What the loss takes.
+            What the loss takes, for the steps after the burn-in.
         hx : optional
             State before the first step of x, as the model takes it; zeros by default.
+        burn_in : int
+            K, at least 0 and below T: the first K steps of x only lead to the state before the
+            others. They run as inference, without dropout; nothing of them is kept, no gradient
+            reaches them, and their outputs are not in the loss. Every LSTM must have one direction.
 
         Returns
         -------
@@ -132,8 +138,8 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong kind or shape, or the learning rate or another option of
-            the optimiser is too large for the dtype of the parameters.
+            If an argument has the wrong kind or shape or is out of range, or the learning rate or
+            another option of the optimiser is too large for the dtype of the parameters.
         MemoryError
             If there is no room for the result.
         FloatingPointError
@@ -144,8 +150,10 @@ class Trainer:
         RuntimeWarning
             If the loss or a gradient is not finite and `nonfinite` is "skip".
         """
+        steps = integer("burn_in", burn_in, least=0)
+        learnt, before = self._burn_in(x, hx, steps) if steps else (x, hx)
         dropout = self._dropout()
-        y, state = self.model.forward(x, hx, checkpoint=self.checkpoint)
+        y, state = self.model.forward(learnt, before, checkpoint=self.checkpoint)
         updated = False
         try:
             loss, dy = self.loss(y, target)
@@ -163,6 +171,27 @@ class Trainer:
         self.skipped += 1
         warnings.warn(f"no update: {problem}", RuntimeWarning, stacklevel=2)
         return loss, hx
+
+    def _burn_in(self, x: Any, hx: Any, steps: int) -> tuple[FloatArray, Any]:
+        """Run the first steps of an input; return the others, and the state before them."""
+        model = self.model
+        layers: Sequence[AnyLayer]
+        if isinstance(model, LSTM):
+            layers, array = (model,), model._sequence(x).array
+        else:
+            layers, (array, _) = model.layers, model._checked(x, hx)
+        axis = axis_of_steps(layers, array)
+        if axis is None:
+            raise ValueError(
+                "burn_in must be 0 unless LSTMs of one direction share the axis of their steps; "
+                f"got {steps} for {model!r}"
+            )
+        T = array.shape[axis]
+        if steps >= T:
+            raise ValueError(f"burn_in must be below {T}, the steps of x; got {steps}")
+        first, others = np.split(array, [steps], axis)
+        before = model(first, hx)[1] if isinstance(model, LSTM) else model._advance(first, hx)
+        return others, before
 
     def _go_back(self, loss: float, dy: FloatArray) -> str | None:
         """Set the gradients of a batch; say what is not finite, if anything."""
