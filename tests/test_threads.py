@@ -9,7 +9,7 @@ import pytest
 
 import numba_lstm as nl
 from numba_lstm import schedule, threads
-from scripts import run_script
+from scripts import run_script, run_under
 
 ROWS = (20, 24, nl.LSTM(32, 64, seed=0))
 UNITS = (12, 1, nl.LSTM(64, 512, seed=1))
@@ -188,6 +188,25 @@ def test_workers_grow_with_the_work(machine, shares):
     assert 1 < shares[0] < shares[-1] <= 64
     operations = lstm.config.operations(1, 64)
     assert shares[0] <= operations // schedule._OPERATIONS_PER_WORKER
+
+
+AT_EXIT = """
+import atexit
+import numpy as np
+import numba_lstm as nl
+lstm = nl.LSTM(32, 64, 2, seed=0)
+x = np.ones((20, 24, 32))
+y = lstm(x, threads=1)[0].tobytes()
+atexit.register(lambda: print(lstm(x)[0].tobytes() == y))
+if sys.argv[1] == "called":
+    assert lstm(x)[0].tobytes() == y
+"""
+
+
+@pytest.mark.parametrize("before", ["called", "not called"])
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_a_call_as_the_interpreter_ends(layer, before):
+    assert run_under(layer, AT_EXIT, before) == "True\n"
 
 
 # What the host has set.

@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,24 @@ def _own_threads() -> ThreadPoolExecutor:
         return _state.executor
 
 
+def _share_out_among_own_threads(
+    serial: Callable[..., None], arguments: tuple[Any, ...], workers: int
+) -> None:
+    """Run the first share on this thread, and the others on our own."""
+    futures: list[Future[None]] = []
+    try:
+        for worker in range(1, workers):
+            futures.append(_own_threads().submit(serial, *arguments, worker, workers))
+    except RuntimeError:
+        # As the interpreter ends, after the main thread, no thread is started any more.
+        if threading.main_thread().is_alive():
+            raise
+    for worker in (0, *range(1 + len(futures), workers)):
+        serial(*arguments, worker, workers)
+    for future in futures:
+        future.result()
+
+
 def share_out(
     serial: Callable[..., None],
     parallel: Callable[..., None],
@@ -172,8 +190,4 @@ def share_out(
         with _mask(workers):
             parallel(*arguments, workers)
     else:
-        futures = [
-            _own_threads().submit(serial, *arguments, worker, workers) for worker in range(workers)
-        ]
-        for future in futures:
-            future.result()
+        _share_out_among_own_threads(serial, arguments, workers)
