@@ -6,6 +6,8 @@ import numba_lstm as nl
 
 # T, B, I, H, layers, bidirectional
 INFERENCE = {
+    "vad-minute": (1875, 1, 128, 128, 1, False),
+    "music-separation": (255, 1, 512, 256, 3, True),
     "diarisation": (293, 32, 60, 128, 2, True),
     "basecall-fast": (500, 32, 96, 96, 1, False),
     "basecall-hac": (400, 32, 384, 384, 1, False),
