@@ -28,6 +28,16 @@ def test_split(two_threads, T, B, H, split, threads):
     assert nl.LSTM(16, H, threads=1).plan(T, B).split == "none"
 
 
+def test_two_workers_take_a_direction_each_and_more_take_units(monkeypatch):
+    lstm = nl.LSTM(16, 256, bidirectional=True)
+    for available, split in ((1, "none"), (2, "directions"), (8, "units")):
+        monkeypatch.setattr("numba_lstm.threads.available", lambda bound=available: bound)
+        plan = lstm.plan(500, 1)
+        assert (plan.split, plan.threads) == (split, available)
+    assert nl.LSTM(16, 32, bidirectional=True).plan(2000, 3).split == "directions"
+    assert nl.LSTM(16, 32, bidirectional=True).plan(2000, 6).split == "rows"
+
+
 def test_bytes_are_those_of_the_workspace():
     lstm = nl.LSTM(16, 40, threads=1)
     for training in (False, True):

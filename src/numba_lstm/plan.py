@@ -24,7 +24,7 @@ class Plan:
     threads : int
         Workers that share out the call, at most.
     split : str
-        "none", "rows" of the batch, or "units" of every step.
+        "none", "rows" of the batch, "directions", or "units" of every step.
     reason : str
         Why it is shared out so.
     steps_ahead : int
@@ -86,13 +86,18 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     rows = B if split.task_panels else -(-B // workers)
     tiles = max(1, -(-rows // ROWS))
     height = max(1, -(-rows // tiles))
-    panels = panels_for_rows(height, -(-config.hidden_size // cpu.lanes(itemsize)))
+    panels_of_cell = -(-config.hidden_size // cpu.lanes(itemsize))
+    panels = panels_for_rows(height, panels_of_cell)
     packed = packed_layout(config)
+    if split.task_panels:
+        shared = "directions" if split.task_panels == panels_of_cell else "units"
+    else:
+        shared = "rows" if workers > 1 else "none"
     return Plan(
         tile=(height, 4 * panels),
         vector_bits=cpu.vector_bits(),
         threads=workers,
-        split="units" if split.task_panels else "rows" if workers > 1 else "none",
+        split=shared,
         reason=split.reason,
         steps_ahead=int(held.call["ahead"][0]),
         workspace_nbytes=held.size * itemsize,

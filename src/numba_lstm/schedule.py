@@ -1,8 +1,9 @@
-"""Who computes what: serially, by rows of the batch, or by units of every step.
+"""Who computes what: serially, by rows of the batch, by directions, or by units of every step.
 
 Rows of a batch are independent, so workers that share them out never wait; each reads all weights.
 Where a batch is so small that reading the weights is what takes the time, workers share out the
-units instead: each reads its part, from its own cache, and waits for the others once a step.
+directions or the units instead: each reads its part, from its own cache, and waits for the others
+once a chunk of steps or once a step.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
             read_in_a_step // _BYTES_PER_WORKER_AND_STEP,
             operations // _OPERATIONS_PER_WORKER,
         )
+        if config.directions == 2 and most <= 2:
+            return Split(2, panels, "the directions of a layer are independent: one a worker")
         if most > 1:
             # As many panels as a tile of one row takes, unless workers would be left without.
             task_panels = min(4, -(-panels * config.directions // most), panels)

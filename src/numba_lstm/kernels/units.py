@@ -1,10 +1,10 @@
-"""The sequence loop of a small batch: workers share out the units of every step.
+"""The sequence loop of a small batch: workers share out directions, or the units of every step.
 
 A step needs all of the step before. Workers claim the tasks of a stage (a few panels of units of a
-direction), their own first and then what nobody took, and wait only for those that others have
-claimed and not finished. So there is nothing to deadlock on: a worker that is alone, or runs after
-the others, or is taken off its core, leaves its tasks to whoever comes by. Each core keeps its
-share of the weights in its own cache.
+direction, or all of them), their own first and then what nobody took, and wait only for those that
+others have claimed and not finished. So there is nothing to deadlock on: a worker that is alone, or
+runs after the others, or is taken off its core, leaves its tasks to whoever comes by. Each core
+keeps its share of the weights in its own cache.
 """
 
 from __future__ import annotations
@@ -42,25 +42,27 @@ def _wait_for(counter, value):
             let_others_run()
 
 
+@inlined
+def _tasks_of_cell(call, cells, lanes):
+    """Tasks that the units of one direction are cut into."""
+    return (panels_of(cells[0], lanes) + call.task_panels - 1) // call.task_panels
+
+
 @device
-def _stage(
-    call, cells, layer, arrays, packed, workspace, scratch, worker, workers, stage, past, kind
-):
-    """Take part in one stage: 0 projects a chunk of inputs, 1 takes a step, 2 ends a layer."""
-    x, h0, c0, y, h_n, c_n = arrays
+def _stage(own, layer, stage, kind, past, some):
+    """Take part in one stage: 0 projects a chunk of inputs, 1 takes some steps, 2 ends a layer."""
+    call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers = own
     D, B = call.directions, call.batch
-    lanes = width(scratch)
-    count = panels_of(cells[layer * D], lanes)
+    count = panels_of(cells[layer * D], width(scratch))
     size = call.task_panels
-    tasks_of_cell = (count + size - 1) // size
+    tasks_of_cell = _tasks_of_cell(call, cells, width(scratch))
     tasks = D * tasks_of_cell
     flags = address(workspace, call.flags)
     done = flags + tasks * FLOATS_OF_LINE
-    steps = call.stop - call.start
     source = source_of_layer(call, cells, layer, x, workspace)
-    own = tasks * worker // workers
+    first = tasks * worker // workers
     for k in range(tasks):
-        task = (own + k) % tasks
+        task = (first + k) % tasks
         if not claim(flags + task * FLOATS_OF_LINE, stage):
             continue
         direction = task // tasks_of_cell
@@ -71,12 +73,11 @@ def _stage(
         panels = address(packed, cell.panels)
         walk = walk_from(call, cells, index, source, y, workspace, scratch, past, 0)
         if kind == 1:
-            run_steps(call, cell, panels, panel, last, B, 1, walk, past)
+            run_steps(call, cell, panels, panel, last, B, some, walk, past)
         elif kind == 0:
             if past == 0 and panel == 0:
                 begin_states(call, cell, index, h0, c0, 0, B, walk, workspace)
             if call.ahead > 0:
-                some = min(call.ahead, steps - past)
                 project_inputs(cell, panels, panel, last, B, some, walk)
         elif panel == 0:
             end_states(call, cell, index, h_n, c_n, 0, B, walk, workspace)
@@ -87,58 +88,22 @@ def _stage(
 @spliced
 def _worker_units(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
     scratch = address(workspace, call.scratch + worker * call.scratch_size)
-    arrays = (x, h0, c0, y, h_n, c_n)
+    own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers)
     steps = call.stop - call.start
     chunk = call.ahead if call.ahead > 0 else max(1, steps)
+    # Whoever has all units of a direction waits for nobody within a chunk.
+    together = chunk if _tasks_of_cell(call, cells, width(scratch)) == 1 else 1
     stage = 0
     for layer in range(call.layers):
         # The first chunk puts the states in their places as well.
         for past in range(0, max(1, steps), chunk):
-            _stage(
-                call,
-                cells,
-                layer,
-                arrays,
-                packed,
-                workspace,
-                scratch,
-                worker,
-                workers,
-                stage,
-                past,
-                0,
-            )
+            end = min(steps, past + chunk)
+            _stage(own, layer, stage, 0, past, end - past)
             stage += 1
-            for step in range(past, min(steps, past + chunk)):
-                _stage(
-                    call,
-                    cells,
-                    layer,
-                    arrays,
-                    packed,
-                    workspace,
-                    scratch,
-                    worker,
-                    workers,
-                    stage,
-                    step,
-                    1,
-                )
+            for step in range(past, end, together):
+                _stage(own, layer, stage, 1, step, min(together, end - step))
                 stage += 1
-        _stage(
-            call,
-            cells,
-            layer,
-            arrays,
-            packed,
-            workspace,
-            scratch,
-            worker,
-            workers,
-            stage,
-            steps,
-            2,
-        )
+        _stage(own, layer, stage, 2, steps, 0)
         stage += 1
 
 
