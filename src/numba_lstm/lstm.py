@@ -297,10 +297,11 @@ class LSTM(Layer):
     def _layout(self, T: int, B: int, training: bool, threads: int, segment: int = 0) -> Layout:
         """Lay out a call, or refuse one that no memory is large enough for."""
         segment = segment if B else 0  # steps of no rows need none, however many they are
-        if segment and T // segment > _MOST_SEGMENTS:
+        segments = -(-T // segment) if segment else 1
+        if segments > _MOST_SEGMENTS:
             raise ValueError(
                 f"checkpoint must cut {T} steps into at most {_MOST_SEGMENTS} segments; "
-                f"got {T // segment}"
+                f"got {segments}"
             )
         try:
             return layout(self.config, T, B, training, threads, segment)
