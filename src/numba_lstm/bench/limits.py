@@ -16,8 +16,9 @@ from ..memory import aligned_empty
 from ..simd import cpu
 from ..validation import FloatArray, float_dtype, integer
 
-# A limit is what the best of several runs reached: others on the machine only ever slow one down.
-_RUNS = 7
+# A limit is what the best of several runs reached: others on the machine only ever slow one down,
+# and new threads may share a core for tens of milliseconds.
+_RUNS = 20
 _SECONDS_OF_A_RUN = 0.005
 # What stands in memory is so many times larger than the last cache: nothing of it is found there.
 _BEYOND_CACHES = 4
