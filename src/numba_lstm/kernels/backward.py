@@ -233,7 +233,8 @@ def _features_between(first, last, segment_first, segment_last):
 def _prefetch_values(block, values, features):
     """Ask for some features of the terms of a block.
 
-    Rows lie pages apart, where no prefetcher of the CPU follows.
+    Rows lie pages apart, where no prefetcher of the CPU follows. Copying them side by side instead
+    was slower: 82 for 97 GFLOP/s at T200 B32 I640 H320, 89 for 97 at T35 B20 I650 H650.
     """
     lines = features // FLOATS_OF_LINE + 1
     for step in range(block.steps):
