@@ -132,8 +132,8 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
         try:
             if np.dtype(dtype) == known and dtype is not None:
                 return known
-        except (TypeError, ValueError, SyntaxError):  # what NumPy raises for what names no dtype
-            pass
+        except (TypeError, ValueError, SyntaxError, DeprecationWarning):
+            pass  # What NumPy raises for what names no dtype; the last where warnings are errors.
     raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
 
 
