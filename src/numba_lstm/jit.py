@@ -25,7 +25,6 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
-from numba.extending import overload
 from numba.misc.appdirs import AppDirs
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -272,12 +271,6 @@ def inlined(function: Function) -> Function:
     """Compile a function that becomes part of every caller: its tiles must stay in registers."""
     compiled = numba.njit(forceinline=True, **_INTERNAL)(function)
     return cast(Function, _for_any_number(compiled))
-
-
-def variants(function: Callable[..., Any]) -> Callable[[Function], Function]:
-    """Choose an implementation of `function` by its arguments' types; inlined like `inlined`."""
-    options = {"forceinline": True, **_INTERNAL}
-    return cast(Callable[[Function], Function], overload(function, jit_options=options))
 
 
 def device(function: Function) -> Function:

@@ -69,6 +69,13 @@ def _row_stride(count: int, itemsize: int) -> int:
     return count + CACHE_LINE // itemsize if aliased else count
 
 
+def _gate_columns(hidden: int, lanes: int) -> int:
+    """Columns of a cell's panels: of its last units room for W, W / 2 or W / 4."""
+    whole, units = divmod(hidden, lanes)
+    room = next(part for part in (0, lanes // 4, lanes // 2, lanes) if part >= units)
+    return 4 * (whole * lanes + room)
+
+
 @functools.lru_cache(maxsize=256)
 def packed_layout(config: LSTMConfig) -> PackedLayout:
     """Lay out packed weights.
@@ -87,7 +94,7 @@ def packed_layout(config: LSTMConfig) -> PackedLayout:
     itemsize = config.numpy_dtype.itemsize
     W = cpu.lanes(itemsize)
     H, D = config.hidden_size, config.directions
-    padded = _up(H, W)
+    padded, columns = _up(H, W), _gate_columns(H, W)
     cells = np.zeros(config.cells, CELL)
     forward, backward = _Places(itemsize), _Places(itemsize)
     for index, cell in enumerate(cells):
@@ -99,10 +106,11 @@ def packed_layout(config: LSTMConfig) -> PackedLayout:
         cell["weight_ih"] = places[f"weight_ih_{suffix}"]
         cell["weight_hh"] = places[f"weight_hh_{suffix}"]
         cell["bias"] = places.get(f"bias_{suffix}", -1)
-        cell["panels"] = forward.take(padded // W, 1 + int(cell["inputs"]) + H, 4, W)
-        cell["recurrent_panels"] = backward.take(1 + 4 * padded, padded)
+        cell["gate_columns"] = columns
+        cell["panels"] = forward.take(1 + int(cell["inputs"]) + H, columns)
+        cell["recurrent_panels"] = backward.take(1 + columns, padded)
         if index % D == 0:
-            input_panels = backward.take(1 + D * 4 * padded, _up(int(cell["inputs"]), W))
+            input_panels = backward.take(1 + D * columns, _up(int(cell["inputs"]), W))
         cell["input_panels"] = input_panels
     return PackedLayout(cells, forward.size, backward.size)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import reference
-from numba_lstm.kernels.cell import cell_backward, cell_forward
+from numba_lstm.kernels.cell import cell_backward, cell_gates, cell_output
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
 from numba_lstm.simd.vector import load, store, width
@@ -14,14 +14,14 @@ from numba_lstm.simd.vector import load, store, width
 @numba.njit
 def run_forward(x, out):
     lanes = width(address(x, 0))
-    results = cell_forward(
+    i, f, g, o, c = cell_gates(
         load(address(x, 0)),
         load(address(x, lanes)),
         load(address(x, 2 * lanes)),
         load(address(x, 3 * lanes)),
         load(address(x, 4 * lanes)),
     )
-    for k, result in enumerate(results):
+    for k, result in enumerate((i, f, g, o, c, cell_output(o, c))):
         store(result, address(out, k * lanes))
 
 

@@ -14,7 +14,6 @@ from numba_lstm.kernels.gemm import (
     Terms,
     next_rows,
     outer_products,
-    panels_product,
     product,
 )
 from numba_lstm.kernels.panels import pack_matrix
@@ -26,42 +25,60 @@ SIZES = st.sampled_from([1, 2, 3, 7, 16, 17, 40, 64, 65, 130])
 
 
 @numba.njit
-def run_product(first, second, runs, blocks, rows, packed, columns, continued, scratch, out):
-    """Both parts are (runs, blocks, rows, terms of a run)."""
+def run_product(
+    first,
+    second,
+    counts,
+    runs,
+    blocks,
+    rows,
+    packed,
+    columns,
+    continued,
+    scratch,
+    out,
+    stride,
+    panel,
+):
+    """Both parts are (runs, blocks, rows, terms of a run), so many of which count."""
     parts = []
-    for part in (first, second):
+    for k, part in enumerate((first, second)):
         run = part.size // (runs * blocks * rows)
-        parts.append(Terms(runs, run, blocks * rows * run, address(part, 0), rows * run, run))
-    terms = (first.size + second.size) // (blocks * rows)
-    stride = columns + 3
+        parts.append(Terms(counts[k], run, blocks * rows * run, address(part, 0), rows * run, run))
     product(
         blocks,
         rows,
         parts[0],
         parts[1],
         address(packed, 0),
-        1 + terms,
+        1 + counts[0] + counts[1],
         0,
         columns,
         continued,
         address(scratch, 0),
-        Place(address(out, 0), rows * stride, stride, 0),
+        Place(address(out, 0), rows * stride, stride, panel),
     )
 
 
 def in_runs(values, runs):
-    """(blocks, rows, terms) values as (runs, blocks, rows, terms of a run), flat."""
+    """(blocks, rows, terms) values as (runs, blocks, rows, terms of a run), flat.
+
+    What the last run is shorter by is NaN.
+    """
     blocks, rows, terms = values.shape
-    apart = values.reshape(blocks, rows, runs, terms // runs).transpose(2, 0, 1, 3)
+    run = -(-terms // runs)
+    whole = np.pad(values, ((0, 0), (0, 0), (0, runs * run - terms)), constant_values=np.nan)
+    apart = whole.reshape(blocks, rows, runs, run).transpose(2, 0, 1, 3)
     return np.ascontiguousarray(apart).reshape(-1)
 
 
 # The last panel is two vectors wide and not full, for vectors of 256 and of 128 bits.
-@example(1, 6, 1, 3, 0, 12, np.float32, "start")
-@example(1, 6, 1, 3, 0, 7, np.float64, "start")
-@example(2, 6, 2, 3, 0, 7, np.float32, "zero")
-@example(1, 1, 1, 3, 4, 130, np.float32, "continued")
-@example(1, 6, 3, 3, 2, 3, np.float64, "continued")
+@example(1, 6, 1, 3, 0, 12, np.float32, "start", False)
+@example(1, 6, 1, 3, 0, 7, np.float64, "start", True)
+@example(2, 6, 2, 6, 0, 7, np.float32, "zero", False)
+@example(1, 1, 1, 3, 4, 130, np.float32, "continued", True)
+@example(1, 6, 3, 9, 5, 3, np.float64, "continued", False)
+@example(2, 1, 3, 40, 0, 130, np.float32, "zero", True)
 @given(
     st.integers(1, 3),
     st.integers(1, 20),
@@ -71,11 +88,14 @@ def in_runs(values, runs):
     SIZES,
     DTYPES,
     st.sampled_from(["zero", "start", "continued"]),
+    st.booleans(),
 )
-def test_product(blocks, rows, runs, first, second, columns, dtype, begin):
+def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart):
     random = np.random.default_rng(rows + 100 * first + columns)
     lanes = cpu.lanes(np.dtype(dtype).itemsize)
-    first, second = first * runs, second * runs
+    across = 4 * lanes
+    # Every run but the last is as long as the others, and the last not empty.
+    first, second = (max(count, runs**2) if count else 0 for count in (first, second))
     terms = first + second
     values = random.standard_normal((blocks, rows, terms)).astype(dtype)
     matrix = random.standard_normal((terms, columns)).astype(dtype)
@@ -83,16 +103,29 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin):
     packed = np.full((1 + terms) * -(-columns // lanes) * lanes, np.nan, dtype)
     pack_matrix(matrix.reshape(-1), terms, columns, columns, 1, start, packed)
     assert np.isfinite(packed).all()
-    before = random.standard_normal((blocks, rows, columns + 3)).astype(dtype)
+    panels = -(-columns // across)
+    before = random.standard_normal((blocks, rows, panels * across + 3)).astype(dtype)
     continued = begin == "continued"
 
     def result(values, before):
-        out = before.copy()
+        blocks, rows, _ = values.shape
+        out, stride, panel = before.copy(), panels * across + 3, across
+        if apart:
+            # Panel by panel, each row with a gap behind it.
+            stride, panel = across + 3, blocks * rows * (across + 3)
+            out = before[..., :-3].reshape(blocks, rows, panels, across).transpose(2, 0, 1, 3)
+            out = np.pad(out, ((0, 0), (0, 0), (0, 0), (0, 3)))
         parts = [in_runs(values[..., :first], runs), in_runs(values[..., first:], runs)]
         scratch = np.full((TILE_VECTORS + 1) * lanes, np.nan, dtype)
-        sizes = (runs, *values.shape[:2])
-        run_product(*parts, *sizes, packed, columns, continued, scratch, out.reshape(-1))
+        sizes = ((first, second), runs, blocks, rows)
+        out = np.ascontiguousarray(out)
+        where = (out.reshape(-1), stride, panel)
+        run_product(*parts, *sizes, packed, columns, continued, scratch, *where)
         assert np.isnan(scratch[-lanes:]).all()
+        if apart:
+            assert (out[..., across:] == 0).all()
+            out = out[..., :across].transpose(1, 2, 0, 3).reshape(blocks, rows, -1)
+            out = np.concatenate([out, before[..., -3:]], axis=-1)
         return out
 
     out = result(values, before)
@@ -107,38 +140,6 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin):
     # A row's bits do not depend on the tile it stands in.
     alone = result(values[-1:, -1:], before[-1:, -1:])
     np.testing.assert_array_equal(alone[0, 0], out[-1, -1])
-
-
-@numba.njit
-def run_panels_product(values, rows, packed, panels, out):
-    lanes = packed.size // panels
-    terms = values.size // rows
-    across = lanes // (1 + terms)
-    panels_product(
-        1,
-        rows,
-        Terms(1, terms, 0, address(values, 0), 0, terms),
-        address(packed, 0),
-        1 + terms,
-        panels,
-        Place(address(out, 0), 0, across, rows * across),
-    )
-
-
-@given(st.integers(1, 14), SIZES, st.integers(1, 9), DTYPES)
-def test_panels_product(rows, terms, panels, dtype):
-    random = np.random.default_rng(rows + 100 * terms)
-    across = 4 * cpu.lanes(np.dtype(dtype).itemsize)
-    values = random.standard_normal((rows, terms)).astype(dtype)
-    packed = random.standard_normal((panels, 1 + terms, across)).astype(dtype)
-    out = np.full((panels, rows, across), np.nan, dtype)
-    run_panels_product(values.reshape(-1), rows, packed.reshape(-1), panels, out.reshape(-1))
-    exact = packed[:, :1] + values.astype(np.longdouble) @ packed[:, 1:].astype(np.longdouble)
-    bound = (1 + terms) * np.finfo(dtype).eps * (4 + np.abs(values) @ np.abs(packed[:, 1:])).max()
-    assert np.abs(out - exact).max() < bound
-    alone = np.empty((panels, 1, across), dtype)
-    run_panels_product(values[-1].copy(), 1, packed.reshape(-1), panels, alone.reshape(-1))
-    np.testing.assert_array_equal(alone[:, 0], out[:, -1])
 
 
 @numba.njit

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 
-from numba_lstm.kernels.gemm import Place, Terms, _tile_sum, tile_product
+from numba_lstm.kernels.gemm import Place, Terms, _before, _tile_sum, tile_product
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
 from numba_lstm.simd.tile import tile_zeros
@@ -40,7 +40,8 @@ def product_loop(rows, vectors, dtype):
         start = address(weights, 0)
         terms = Terms(steps, steps, steps, address(values, 0), 0, row_stride)
         place = Place(address(out, 0), 0, row_stride, panel)
-        _tile_sum(tile_zeros(rows, vectors, start), start, False, terms, terms, start, panel, place)
+        tile = tile_zeros(rows, vectors, start)
+        _tile_sum(tile, place, steps, _before(terms), terms, start, panel, place)
 
     array = numba.types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
     product.compile((array, numba.int64, numba.int64, array, numba.int64, array))
@@ -88,10 +89,10 @@ def test_tallest_tile_of_a_step_stays_in_registers():
     @numba.njit
     def step(values, size, weights, panel, out):
         start = address(weights, 0)
-        inputs = Terms(1, size, 0, address(values, 0), 0, size)
-        hidden = Terms(1, size, 0, address(values, 0), 0, panel)
+        inputs = Terms(size, size, 0, address(values, 0), 0, size)
+        hidden = Terms(size, size, 0, address(values, 0), 0, panel)
         place = Place(address(out, 0), 0, size, panel)
-        tile_product(1, size, start, False, inputs, hidden, start, panel, place)
+        tile_product(4, size, start, False, inputs, hidden, start, panel, place)
 
     array = numba.types.Array(numba.float32, 1, "C")
     step.compile((array, numba.int64, array, numba.int64, array))

@@ -17,7 +17,6 @@ from numba_lstm.simd.tile import (
     tile_load,
     tile_rank1,
     tile_store,
-    tile_without_last_row,
     tile_zeros,
 )
 
@@ -30,7 +29,7 @@ def operations(rows, vectors):
 
     @numba.njit
     def run(weights, values, value_stride, step_stride, steps, outs, stride):
-        zeros, repeated, loaded, shorter, product, sums = outs
+        zeros, repeated, loaded, product, sums = outs
         start = address(weights, 0)
         empty = tile_zeros(rows, vectors, start)
         # Weights stand panel by panel, each with a row for the start and for every step.
@@ -41,7 +40,6 @@ def operations(rows, vectors):
         tile_store(tile, address(repeated, 0), stride, across)
         again = tile_load(empty, address(sums, 0), stride, across)
         tile_store(again, address(loaded, 0), stride, across)
-        tile_store(tile_without_last_row(tile), address(shorter, 0), stride, across)
         for step in range(steps):
             keep_loop()
             terms = address(weights, (1 + step) * across)
@@ -70,9 +68,9 @@ class Results:
         self.rows, self.columns = rows, vectors * cpu.lanes(np.dtype(dtype).itemsize)
         self.weights = numbers(random, 1 + self.STEPS, self.columns).astype(dtype)
         self.values = numbers(random, self.STEPS, rows).astype(dtype)
-        outs = np.full((6, rows, self.columns + self.GAP), self.UNTOUCHED, dtype)
+        outs = np.full((5, rows, self.columns + self.GAP), self.UNTOUCHED, dtype)
         self.before = numbers(random, rows, self.columns).astype(dtype)
-        outs[5, :, : self.columns] = self.before
+        outs[4, :, : self.columns] = self.before
         # Values of a step lie a stride of 2 apart, the steps 2 * rows.
         spread = np.repeat(self.values.ravel(), 2)
         spread[1::2] = np.nan
@@ -88,7 +86,6 @@ class Results:
             self.zeros,
             self.repeated,
             self.loaded,
-            self.shorter,
             self.product,
             self.sums,
         ) = outs[:, :, : self.columns]
@@ -122,11 +119,6 @@ def test_load(results):
     np.testing.assert_array_equal(results.loaded, results.before)
 
 
-def test_without_last_row(results):
-    np.testing.assert_array_equal(results.shorter[:-1], results.repeated[:-1])
-    np.testing.assert_array_equal(results.shorter[-1], results.UNTOUCHED)
-
-
 def test_rank1_is_one_fused_chain_in_ascending_order(results, dtype):
     for r in range(results.rows):
         for column in range(results.columns):
@@ -145,16 +137,6 @@ def test_accumulate_adds_once(results):
 
 def test_stores_leave_the_gaps_between_rows(results):
     np.testing.assert_array_equal(results.gaps, results.UNTOUCHED)
-
-
-def test_a_tile_keeps_its_last_row(dtype):
-    with pytest.raises(numba.TypingError):
-        run_on_one_row(np.zeros(64, dtype))
-
-
-@numba.njit
-def run_on_one_row(array):
-    tile_store(tile_without_last_row(tile_zeros(1, 1, address(array, 0))), address(array, 0), 0, 0)
 
 
 @numba.njit

@@ -107,6 +107,19 @@ def _fma(x, y, z, out):
         store(fma(a, b, c), address(out, i))
 
 
+@numba.njit
+def _negatives(x, out):
+    for i in range(0, x.size, width(address(x, 0))):
+        store(-load(address(x, i)), address(out, i))
+
+
+def test_negative_changes_the_sign_of_zero_too(dtype):
+    x, _, _ = triples_of_special_numbers(dtype)
+    out = np.empty_like(x)
+    _negatives(x, out)
+    assert_same_bits(out, -x)
+
+
 def fused(a, b, c):
     """``a * b + c``, rounded once; exact in float64 before that where all are in ±[1, 2)."""
     return type(a)(float(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))))

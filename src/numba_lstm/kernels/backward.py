@@ -30,7 +30,8 @@ from .forward import (
     source_of_layer,
     step_at,
 )
-from .gemm import ROWS, Block, Place, Terms, outer_products, product
+from .gemm import ROWS, Block, Place, Terms, no_terms, outer_products, product
+from .panels import gate_stride
 from .tables import BLOCK_TERMS, FLOATS_OF_LINE, TASK_FEATURES
 from .workers import first_row
 
@@ -56,6 +57,7 @@ def _cell_step_back(cell, gates, c_before, c_after, dh, dc, dy, dy_row, has_dy, 
     for panel in range(panels_of(cell, lanes)):
         unit = panel * lanes
         units = cell.hidden - unit
+        gate = gate_stride(cell, panel, lanes)
         for row in range(rows):
             place = gates + (panel * cell.gates_panel + row * 4 * lanes)
             state = row * cell.state_row + unit
@@ -67,26 +69,25 @@ def _cell_step_back(cell, gates, c_before, c_after, dh, dc, dy, dy_row, has_dy, 
                 )
             da_i, da_f, da_g, da_o, dc_before = cell_backward(
                 load(place),
-                load(place + lanes),
-                load(place + 2 * lanes),
-                load(place + 3 * lanes),
+                load(place + gate),
+                load(place + 2 * gate),
+                load(place + 3 * gate),
                 load(c_before + state),
                 load(c_after + state),
                 dh_after,
                 load(dc + state),
             )
             _store_units(da_i, place, units)
-            _store_units(da_f, place + lanes, units)
-            _store_units(da_g, place + 2 * lanes, units)
-            _store_units(da_o, place + 3 * lanes, units)
+            _store_units(da_f, place + gate, units)
+            _store_units(da_g, place + 2 * gate, units)
+            _store_units(da_o, place + 3 * gate, units)
             _store_units(dc_before, dc + state, units)
 
 
 @inlined
 def _dgates_terms(cell, gates, block, row):
     """All dgates of a cell as the terms of a product."""
-    lanes = width(gates)
-    return Terms(panels_of(cell, lanes), 4 * lanes, cell.gates_panel, gates, block, row)
+    return Terms(cell.gate_columns, 4 * width(gates), cell.gates_panel, gates, block, row)
 
 
 @device
@@ -132,14 +133,14 @@ def _steps_back(call, cells, index, packed, dy, dh_n, dc_n, dh0, dc0, workspace,
             1,
             count,
             _dgates_terms(cell, gates, 0, 4 * lanes),
-            Terms(0, 0, 0, gates, 0, 0),
+            no_terms(gates),
             address(packed, cell.recurrent_panels),
-            1 + panels_of(cell, lanes) * 4 * lanes,
+            1 + cell.gate_columns,
             0,
             panels_of(cell, lanes) * lanes,
             False,
             scratch,
-            Place(dh, 0, state_row, 0),
+            Place(dh, 0, state_row, 4 * lanes),
         )
     if step_at(call, cell, 0) == cell.reverse * (call.steps - 1):
         save_state(dh, state_row, index, call, cell, first, count, dh0)
@@ -160,7 +161,7 @@ def _input_gradient(call, cells, layer, packed, dx, workspace, scratch, first, r
         dx_row = cell.inputs
         dx_step = B * dx_row
         target = address(workspace, cells[(layer - 1) * D].doutputs) + -call.held * dx_step
-    gates = 4 * lanes * panels_of(cell, lanes)
+    gates = cell.gate_columns
     for start in range(call.start, call.stop, call.dx_steps):
         steps = min(call.dx_steps, call.stop - start)
         one = kept_gates(call, cell, workspace, start) + first * 4 * lanes
@@ -168,13 +169,13 @@ def _input_gradient(call, cells, layer, packed, dx, workspace, scratch, first, r
         place = target + (start * dx_step + first * dx_row)
         # Tiles are cut from the rows of a step; few rows are cut from the steps of a row instead.
         blocks, block, height, row = steps, B * 4 * lanes, rows, 4 * lanes
-        out = Place(place, dx_step, dx_row, 0)
+        out = Place(place, dx_step, dx_row, 4 * lanes)
         if rows < ROWS:
             blocks, block, height, row = height, row, blocks, block
-            out = Place(place, dx_row, dx_step, 0)
+            out = Place(place, dx_row, dx_step, 4 * lanes)
         second = _dgates_terms(other_cell, other, block, row)
         if not both:
-            second = Terms(0, 0, 0, other, 0, 0)
+            second = no_terms(other)
         product(
             blocks,
             height,
@@ -310,7 +311,7 @@ def _gradient_task(call, cells, index, panel, first, last, x, gradients, workspa
     for gate in range(4):
         for lane in range(min(lanes, H - unit)):
             row = gate * H + unit + lane
-            column = partial + (gate * lanes + lane)
+            column = partial + (gate * gate_stride(cell, panel, lanes) + lane)
             if biases == 1 and cell.bias >= 0:
                 gradients[cell.bias + row] += column[0]
             column = column + biases * row_size

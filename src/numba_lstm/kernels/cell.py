@@ -15,8 +15,8 @@ from .activations import sigmoid, sigmoid_slope, tanh, tanh_slope
 
 
 @inlined
-def cell_forward(a_i, a_f, a_g, a_o, c):
-    """Gates, new cell state and new hidden state from pre-activations and cell state.
+def cell_gates(a_i, a_f, a_g, a_o, c):
+    """Gates and new cell state from pre-activations and cell state.
 
     Parameters
     ----------
@@ -27,15 +27,20 @@ def cell_forward(a_i, a_f, a_g, a_o, c):
 
     Returns
     -------
-    i, f, g, o, c, h : Vector
-        Activated gates; states after the step.
+    i, f, g, o, c : Vector
+        Activated gates; cell state after the step.
     """
     i = sigmoid(a_i)
     f = sigmoid(a_f)
     g = tanh(a_g)
     o = sigmoid(a_o)
-    c = fma(f, c, i * g)
-    return i, f, g, o, c, o * tanh(c)
+    return i, f, g, o, fma(f, c, i * g)
+
+
+@inlined
+def cell_output(o, c):
+    """Hidden state after a step, from the output gate and the cell state after it."""
+    return o * tanh(c)
 
 
 @inlined

@@ -16,9 +16,18 @@ from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address
 from ..simd.tile import keep_loop
 from ..simd.vector import load, store, store_first, width
-from .cell import cell_forward
+from .cell import cell_gates, cell_output
 from .dropout import dropout
-from .gemm import ROWS, Place, Terms, next_rows, panels_at_once, panels_product, tile_product
+from .gemm import (
+    Place,
+    Terms,
+    no_terms,
+    panels_at_once,
+    product,
+    tile_height,
+    tile_product,
+)
+from .panels import gate_stride, vectors_of_panel
 from .workers import first_row
 
 
@@ -203,52 +212,75 @@ def _store_units(vector, place, units):
 
 
 @inlined
-def _activate(rows, gates, gates_row, c_before, c_after, state_row, h, h_row, h_units, y, y_row, H):
-    """Gates and states of W units of a few rows; the pre-activations are still in L1.
+def _activate(
+    count,
+    apart,
+    gates,
+    gates_next,
+    gate,
+    c_before,
+    c_after,
+    c_next,
+    h,
+    h_next,
+    h_units,
+    y,
+    y_next,
+    H,
+):
+    """Gates and states of W units of several rows, or of several panels of W units of one row.
 
-    One loop for tiles of every height: unrolled in registers it is no faster, and compiles three
-    times as long.
+    From one to the next it is so far in each array, and `apart` units. The pre-activations are
+    still in L1. One loop for tiles of every height: unrolled in registers it is no faster, and
+    compiles three times as long. But two loops, since a CPU looks ahead over some 300 instructions:
+    what follows from c would wait for it, and the next rows' gates could not begin (a seventh more
+    time). The gates of a narrow panel stand so close that a vector of one reaches into the next:
+    they are written in ascending order, and what is beyond the units has no meaning.
     """
-    lanes = width(gates)
-    for row in range(rows):
+    for k in range(count):
         keep_loop()
-        place = gates + row * gates_row
-        state = row * state_row
-        i, f, g, o, c, h_new = cell_forward(
+        place = gates + k * gates_next
+        i, f, g, o, c = cell_gates(
             load(place),
-            load(place + lanes),
-            load(place + 2 * lanes),
-            load(place + 3 * lanes),
-            load(c_before + state),
+            load(place + gate),
+            load(place + 2 * gate),
+            load(place + 3 * gate),
+            load(c_before + k * c_next),
         )
         store(i, place)
-        store(f, place + lanes)
-        store(g, place + 2 * lanes)
-        store(o, place + 3 * lanes)
-        store(c, c_after + state)
-        _store_units(h_new, h + row * h_row, h_units)
-        _store_units(h_new, y + row * y_row, H)
+        store(f, place + gate)
+        store(g, place + 2 * gate)
+        store(o, place + 3 * gate)
+        store(c, c_after + k * c_next)
+    for k in range(count):
+        keep_loop()
+        h_new = cell_output(load(gates + (k * gates_next + 3 * gate)), load(c_after + k * c_next))
+        _store_units(h_new, h + k * h_next, h_units - k * apart)
+        _store_units(h_new, y + k * y_next, H - k * apart)
 
 
 @inlined
-def _panels_in_turn(rows, count, number):
-    """Where the tile of this number begins, of those that take `count` panels, and its panels."""
+def _tiles_across(rows, whole):
+    """Tiles that take so many whole panels side by side."""
     widest = panels_at_once(rows, 4)
-    wide = count // widest
+    rest = whole % widest
+    return whole // widest + rest // 2 + rest % 2
+
+
+@inlined
+def _panels_in_turn(rows, whole, last_vectors, number):
+    """Panel where the tile of this number begins, the panels and the vectors in a row it takes."""
+    widest = panels_at_once(rows, 4)
+    wide = whole // widest
+    pairs = (whole - wide * widest) // 2
+    ones = whole - wide * widest - 2 * pairs
     if number < wide:
-        return number * widest, widest
-    pairs = (count - wide * widest) // 2
-    if number - wide < pairs:
-        return wide * widest + (number - wide) * 2, 2
-    return wide * widest + pairs * 2 + (number - wide - pairs), 1
-
-
-@inlined
-def _tiles_across(rows, count):
-    """Tiles that take `count` panels side by side."""
-    widest = panels_at_once(rows, 4)
-    rest = count % widest
-    return count // widest + rest // 2 + rest % 2
+        return number * widest, widest, 4 * widest
+    if number < wide + pairs:
+        return wide * widest + (number - wide) * 2, 2, 8
+    if number < wide + pairs + ones:
+        return whole - ones + (number - wide - pairs), 1, 4
+    return whole, 1, last_vectors
 
 
 @device
@@ -268,51 +300,55 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     x, y, gates = walk.x, walk.y, walk.gates
     h_before, h_after = walk.h_before, walk.h_after
     c_before, c_after = walk.c_before, walk.c_after
-    tiles = _tiles_across(rows, last_panel - first_panel)
+    last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
+    whole = last_panel - first_panel - (1 if last_vectors < 4 else 0)
+    tiles = _tiles_across(rows, whole) + (last_panel - first_panel - whole)
     for step in range(past, past + steps):
         for tile in range(tiles):
             keep_loop()
             number = tiles - 1 - tile if step % 2 == 1 else tile
-            place_of_tile, together = _panels_in_turn(rows, last_panel - first_panel, number)
-            panel = first_panel + place_of_tile
+            before, together, vectors = _panels_in_turn(rows, whole, last_vectors, number)
+            panel = first_panel + before
             weights = panels + panel * panel_size
+            gate = gate_stride(cell, panel, lanes)
             row = 0
             while row < rows:
                 keep_loop()
-                height = next_rows(rows - row, ROWS)
+                height = tile_height(vectors, rows - row)
                 place, gates_panel = gates, height * gates_row
                 if gates_kept:
                     place = gates + (panel * cell.gates_panel + row * gates_row)
                     gates_panel = cell.gates_panel
                 tile_product(
-                    together,
+                    vectors,
                     height,
                     weights,
                     projected,
-                    Terms(0 if projected else 1, I, 0, x + row * walk.x_row, 0, walk.x_row),
-                    Terms(1, H, 0, h_before + row * walk.h_row, 0, walk.h_row),
-                    weights + (1 + I if projected else 1) * gates_row,
+                    Terms(0 if projected else I, I, 0, x + row * walk.x_row, 0, walk.x_row),
+                    Terms(H, H, 0, h_before + row * walk.h_row, 0, walk.h_row),
+                    weights + (1 + I if projected else 1) * 4 * gate,
                     panel_size,
                     Place(place, 0, gates_row, gates_panel),
                 )
-                for p in range(together):
-                    keep_loop()
-                    unit = (panel + p) * lanes
-                    state = row * state_row + unit
-                    _activate(
-                        height,
-                        place + p * gates_panel,
-                        gates_row,
-                        c_before + state,
-                        c_after + state,
-                        state_row,
-                        h_after + (row * walk.h_row + unit),
-                        walk.h_row,
-                        walk.h_units - unit,
-                        y + (row * walk.y_row + unit),
-                        walk.y_row,
-                        H - unit,
-                    )
+                unit = panel * lanes
+                state = row * state_row + unit
+                wide = together > 1
+                _activate(
+                    together if wide else height,
+                    lanes if wide else 0,
+                    place,
+                    gates_panel if wide else gates_row,
+                    gate,
+                    c_before + state,
+                    c_after + state,
+                    lanes if wide else state_row,
+                    h_after + (row * walk.h_row + unit),
+                    lanes if wide else walk.h_row,
+                    walk.h_units - unit,
+                    y + (row * walk.y_row + unit),
+                    lanes if wide else walk.y_row,
+                    H - unit,
+                )
                 row += height
         x = x + walk.x_step
         y = y + walk.y_step
@@ -325,18 +361,23 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
 
 
 @device
-def project_inputs(cell, panels, first_panel, last_panel, rows, steps, walk):
+def project_inputs(cell, panels, first_panel, last_panel, rows, steps, walk, scratch):
     """Bias and input's part of the pre-activations of some steps, into the place of the gates."""
     across = 4 * width(panels)
     panel_rows = 1 + cell.inputs + cell.hidden
+    first_column = first_panel * across
     gates = walk.gates + first_panel * cell.gates_panel
-    panels_product(
+    product(
         rows,
         steps,
-        Terms(1, cell.inputs, 0, walk.x, walk.x_row, walk.x_step),
-        panels + first_panel * panel_rows * across,
+        Terms(cell.inputs, cell.inputs, 0, walk.x, walk.x_row, walk.x_step),
+        no_terms(walk.x),
+        panels + first_column * panel_rows,
         panel_rows,
-        last_panel - first_panel,
+        0,
+        min(cell.gate_columns, last_panel * across) - first_column,
+        False,
+        scratch,
         Place(gates, across, walk.gates_step, cell.gates_panel),
     )
 
@@ -405,7 +446,7 @@ def _worker_forward(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
                 some = min(chunk, steps - past)
                 walk = walk_from(call, cells, index, source, y, workspace, scratch, past, first)
                 if call.ahead > 0:
-                    project_inputs(cell, panels, 0, count, rows, some, walk)
+                    project_inputs(cell, panels, 0, count, rows, some, walk, scratch)
                 run_steps(call, cell, panels, 0, count, rows, some, walk, past)
             walk = walk_from(call, cells, index, source, y, workspace, scratch, steps, first)
             end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)

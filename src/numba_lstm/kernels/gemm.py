@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..jit import device, inlined, variants
+from ..jit import device, inlined
 from ..simd import cpu
 from ..simd.pointer import Pointer
 from ..simd.tile import (
@@ -18,17 +18,16 @@ from ..simd.tile import (
     tile_load,
     tile_rank1,
     tile_store,
-    tile_without_last_row,
     tile_zeros,
 )
 from ..simd.vector import load_first, store_first, width
 
-# Rows of the tallest tile for 4, 2 and 1 vectors in a row.
+# Rows of the tallest tile for 4 vectors in a row, and for 2 or 1.
 ROWS = cpu.tile_rows(4)
-ROWS_OF_PAIR = cpu.tile_rows(2)
-ROWS_OF_ONE = cpu.tile_rows(1)
-# Vectors of the largest of these: with 16 registers 6 x 2 is more than 2 x 4.
-TILE_VECTORS = max(ROWS * 4, ROWS_OF_PAIR * 2, ROWS_OF_ONE)
+NARROW_ROWS = cpu.tile_rows(2)
+_TALL = ROWS > 3
+# Vectors that hold the rows of any tile, as far apart as four vectors each.
+TILE_VECTORS = 4 * max(ROWS, NARROW_ROWS)
 
 
 @inlined
@@ -56,14 +55,30 @@ def panels_for_rows(rows, panels):
 panels_at_once = inlined(panels_for_rows)
 
 
+@inlined
+def tile_height(vectors, remaining):
+    """Rows of the next tile of so many vectors in a row.
+
+    Narrow tiles stand at the end of a matrix: few heights do, each of which takes time to compile.
+    """
+    if vectors > 4:
+        return 1
+    if vectors == 4:
+        return next_rows(remaining, ROWS)
+    rows = NARROW_ROWS
+    while rows > remaining:
+        rows = rows // 2
+    return rows
+
+
 class Terms(NamedTuple):
     """Terms of a sum, for blocks of rows.
 
-    `runs` times `run` numbers of row r of block b stand from
-    ``values[b * block + r * row + k * next_run]`` on, for every run k.
+    `count` numbers of row r of block b stand in runs, each of `run` numbers but the last, which may
+    be shorter; run k from ``values[b * block + r * row + k * next_run]`` on.
     """
 
-    runs: int
+    count: int
     run: int
     next_run: int
     values: Pointer
@@ -71,8 +86,14 @@ class Terms(NamedTuple):
     row: int
 
 
+@inlined
+def no_terms(values):
+    """Terms of an empty sum."""
+    return Terms(0, 0, 0, values, 0, 0)
+
+
 class Place(NamedTuple):
-    """Where the results for row r of block b and panel p go: `start` and three strides."""
+    """Where row r of block b stands in panel p of a result: `start` and three strides."""
 
     start: Pointer
     block: int
@@ -84,12 +105,44 @@ class Place(NamedTuple):
 def _rows_of(terms, block, row):
     """The same terms, for the rows from one of them on."""
     values = terms.values + (block * terms.block + row * terms.row)
-    return Terms(terms.runs, terms.run, terms.next_run, values, terms.block, terms.row)
+    return Terms(terms.count, terms.run, terms.next_run, values, terms.block, terms.row)
+
+
+class _Term(NamedTuple):
+    """A term of a sum: where its numbers stand, and how many follow in its run and part."""
+
+    values: Pointer
+    row: int
+    run: int
+    jump: int  # to the next run
+    left: int
+    rest: int
 
 
 @inlined
-def _tile_sum(shape, start, continued, first, second, weights, panel_size, out):
-    """Sum both parts into a tile of this shape and write it.
+def _before(part):
+    """What stands before the first term of a part."""
+    left = min(part.run, part.count)
+    jump = part.next_run - part.run
+    return _Term(part.values + -1, part.row, part.run, jump, left, part.count - left)
+
+
+@inlined
+def _next_term(term, second):
+    """The term after another, whose part the second one follows."""
+    values, row, run, jump, left, rest = term
+    if left == 0:
+        values = values + jump
+        left = min(run, rest)
+        rest -= left
+        if left == 0:
+            values, row, run, jump, left, rest = _before(second)
+    return _Term(values + 1, row, run, jump, left - 1, rest)
+
+
+@inlined
+def _tile_sum(shape, begin, count, term, second, weights, panel_size, out):
+    """Sum so many terms, from the one after `term` on, into a tile of this shape and write it.
 
     One loop, although the terms come in parts and runs: a loop around it would move the tile to the
     stack and back. The jump to the next run comes first in it: behind the multiply-adds it would
@@ -97,69 +150,25 @@ def _tile_sum(shape, start, continued, first, second, weights, panel_size, out):
     runs out of registers for 6 x 4 and keeps a vector of the tile on the stack (66 to 97 GFLOP/s,
     as the stack happened to lie to the cache lines; 98 without).
     """
-    if continued:
-        begin, begin_row, begin_panel = out.start, out.row, out.panel
-    else:
-        begin, begin_row, begin_panel = start, 0, panel_size
-    tile = tile_load(shape, begin, begin_row, begin_panel)
-    row_of_panel = panel_width(tile)
-    part = first if first.runs > 0 else second
-    values, row, run, jump = part.values, part.row, part.run, part.next_run - part.run
-    runs, left = part.runs, part.run
-    for _ in range(first.runs * first.run + second.runs * second.run):
+    tile = tile_load(shape, begin.start, begin.row, begin.panel)
+    for _ in range(count):
         keep_loop()
-        if left == 0:
-            runs -= 1
-            values = values + jump
-            if runs == 0:
-                values, row, run, jump = (
-                    second.values,
-                    second.row,
-                    second.run,
-                    second.next_run - second.run,
-                )
-            left = run
-        left -= 1
-        tile = tile_rank1(tile, weights, panel_size, values, row)
-        weights = weights + row_of_panel
-        values = values + 1
+        term = _next_term(term, second)
+        tile = tile_rank1(tile, weights, panel_size, term.values, term.row)
+        weights = weights + panel_width(tile)
     tile_store(tile, out.start, out.row, out.panel)
 
 
-def sum_rows(shape, rows, start, continued, first, second, weights, panel_size, out):
-    """Multiply `rows` rows of ``[first | second]`` by panels; see `tile_product`.
-
-    The tile may be taller than `rows`: a variant for every height is compiled in.
-    """
-
-
-@variants(sum_rows)
-def _sum_rows(shape, rows, start, continued, first, second, weights, panel_size, out):
-    tallest = shape.rows
-
-    def last(shape, rows, start, continued, first, second, weights, panel_size, out):
-        _tile_sum(shape, start, continued, first, second, weights, panel_size, out)
-
-    def at_most(shape, rows, start, continued, first, second, weights, panel_size, out):
-        if rows == tallest:
-            _tile_sum(shape, start, continued, first, second, weights, panel_size, out)
-        else:
-            shorter = tile_without_last_row(shape)
-            sum_rows(shorter, rows, start, continued, first, second, weights, panel_size, out)
-
-    return last if tallest == 1 else at_most
-
-
 @device
-def tile_product(panels, rows, start, continued, first, second, weights, panel_size, out):
+def tile_product(vectors, rows, start, continued, first, second, weights, panel_size, out):
     """Multiply the rows of one tile by panels: ``out = start + [first | second] @ weights``.
 
     Parameters
     ----------
-    panels : int
-        Of 4 vectors, from `panels_at_once`.
+    vectors : int
+        In a row of the tile: those of a panel, 4, 2 or 1; or 8 or 16, of panels of 4.
     rows : int
-        At most the rows of the tallest tile for these panels.
+        From `tile_height`.
     start, continued : Pointer, bool
         Every row's sums start from the vectors at `start`, those of the panels as far apart as the
         weights; or, if they are continued, from what stands in `out`.
@@ -170,26 +179,37 @@ def tile_product(panels, rows, start, continued, first, second, weights, panel_s
     out : Place
         Assigned.
     """
-    if panels == 1:
-        tile = tile_zeros(ROWS, 4, start)
-        sum_rows(tile, rows, start, continued, first, second, weights, panel_size, out)
-    elif panels == 2:
-        wide = tile_zeros(1, 8, start)
-        _tile_sum(wide, start, continued, first, second, weights, panel_size, out)
+    begin = out if continued else Place(start, 0, 0, panel_size)
+    count = first.count + second.count
+    term = _before(first if first.count > 0 else second)
+    if vectors == 4 and rows == 1:
+        _tile_sum(tile_zeros(1, 4, start), begin, count, term, second, weights, panel_size, out)
+    elif vectors == 4 and rows == 2:
+        _tile_sum(tile_zeros(2, 4, start), begin, count, term, second, weights, panel_size, out)
+    elif vectors == 4 and rows == 3:
+        _tile_sum(tile_zeros(3, 4, start), begin, count, term, second, weights, panel_size, out)
+    elif _TALL and vectors == 4 and rows == 4:
+        _tile_sum(tile_zeros(4, 4, start), begin, count, term, second, weights, panel_size, out)
+    elif _TALL and vectors == 4 and rows == 5:
+        _tile_sum(tile_zeros(5, 4, start), begin, count, term, second, weights, panel_size, out)
+    elif _TALL and vectors == 4:
+        _tile_sum(tile_zeros(6, 4, start), begin, count, term, second, weights, panel_size, out)
+    elif vectors == 2 and rows == 1:
+        _tile_sum(tile_zeros(1, 2, start), begin, count, term, second, weights, panel_size, out)
+    elif vectors == 2 and rows == 3:
+        _tile_sum(tile_zeros(3, 2, start), begin, count, term, second, weights, panel_size, out)
+    elif vectors == 2 and rows == 6:
+        _tile_sum(tile_zeros(6, 2, start), begin, count, term, second, weights, panel_size, out)
+    elif vectors == 1 and rows == 1:
+        _tile_sum(tile_zeros(1, 1, start), begin, count, term, second, weights, panel_size, out)
+    elif vectors == 1 and rows == 3:
+        _tile_sum(tile_zeros(3, 1, start), begin, count, term, second, weights, panel_size, out)
+    elif vectors == 1 and rows == 6:
+        _tile_sum(tile_zeros(6, 1, start), begin, count, term, second, weights, panel_size, out)
+    elif vectors == 8:
+        _tile_sum(tile_zeros(1, 8, start), begin, count, term, second, weights, panel_size, out)
     else:
-        widest = tile_zeros(1, 16, start)
-        _tile_sum(widest, start, continued, first, second, weights, panel_size, out)
-
-
-@device
-def _narrow_tile_product(vectors, rows, start, continued, first, second, weights, out):
-    """Multiply the rows of one tile by a panel of 2 vectors or 1; like `tile_product`."""
-    if vectors == 2:
-        pair = tile_zeros(ROWS_OF_PAIR, 2, start)
-        sum_rows(pair, rows, start, continued, first, second, weights, 0, out)
-    else:
-        one = tile_zeros(ROWS_OF_ONE, 1, start)
-        sum_rows(one, rows, start, continued, first, second, weights, 0, out)
+        _tile_sum(tile_zeros(1, 16, start), begin, count, term, second, weights, panel_size, out)
 
 
 @inlined
@@ -212,63 +232,6 @@ def _copy_columns(rows, columns, source, source_row, target, target_row):
             count = min(lanes, columns - column)
             vector = load_first(source + (row * source_row + column), count)
             store_first(vector, target + (row * target_row + column), count)
-
-
-@inlined
-def _tallest(vectors, panels):
-    """Rows of the tallest tile for so many panels of so many vectors."""
-    if panels > 1:
-        return 1
-    if vectors == 4:
-        return ROWS
-    if vectors == 2:
-        return ROWS_OF_PAIR
-    return ROWS_OF_ONE
-
-
-@device
-def panels_product(blocks, rows, terms, panels, panel_rows, count, out):
-    """Multiply blocks of rows by whole panels: ``out = start + terms @ matrix``.
-
-    Parameters
-    ----------
-    blocks, rows : int
-        Blocks, and rows in each. Tiles are cut within a block.
-    terms : Terms
-        Read.
-    panels, panel_rows : Pointer, int
-        Panels of 4 vectors, each (panel_rows, width): the start of every sum, then the matrix;
-        read.
-    count : int
-        Number of panels.
-    out : Place
-        Assigned.
-    """
-    across = 4 * width(panels)
-    size = panel_rows * across
-    none = Terms(0, 0, 0, terms.values, 0, 0)
-    panel = 0
-    while panel < count:
-        together = panels_at_once(rows, count - panel)
-        for block in range(blocks):
-            row = 0
-            while row < rows:
-                keep_loop()
-                height = next_rows(rows - row, _tallest(4, together))
-                place = out.start + (panel * out.panel + block * out.block + row * out.row)
-                tile_product(
-                    together,
-                    height,
-                    panels + panel * size,
-                    False,
-                    _rows_of(terms, block, row),
-                    none,
-                    panels + (panel * size + across),
-                    size,
-                    Place(place, 0, out.row, out.panel),
-                )
-                row += height
-        panel += together
 
 
 @device
@@ -296,43 +259,47 @@ def product(
     scratch : Pointer
         `TILE_VECTORS` vectors.
     out : Place
-        (blocks, rows, columns), assigned; columns stand side by side.
+        (blocks, rows, columns), assigned; every four vectors of columns are a panel.
     """
     lanes = width(scratch)
     column = 0
+    results = out.start
     while column < columns:
         left = columns - column
         vectors = panel_vectors(left, lanes)
         across = vectors * lanes
-        together = panels_at_once(rows, left // across) if vectors == 4 else 1
+        direct = left >= across and not continued
+        together = panels_at_once(rows, left // across) if direct and vectors == 4 else 1
         panel = panels + column * panel_rows
         size = panel_rows * across
-        weights = panel + (1 + skipped) * across
-        direct = left >= across and not continued
-        wanted = min(left, across * together)
-        held = across * together
+        wanted = min(left, across)
         for block in range(blocks):
             row = 0
             while row < rows:
                 keep_loop()
-                height = next_rows(rows - row, _tallest(vectors, together))
-                target = out.start + (block * out.block + row * out.row + column)
-                if continued:
-                    _copy_columns(height, wanted, target, out.row, scratch, held)
-                some, more = _rows_of(first, block, row), _rows_of(second, block, row)
-                place = Place(target if direct else scratch, 0, out.row if direct else held, across)
-                if vectors == 4:
-                    tile_product(
-                        together, height, panel, continued, some, more, weights, size, place
-                    )
-                else:
-                    _narrow_tile_product(
-                        vectors, height, panel, continued, some, more, weights, place
-                    )
+                height = tile_height(vectors * together, rows - row)
+                target = results + (block * out.block + row * out.row)
+                place = Place(target, 0, out.row, out.panel)
                 if not direct:
-                    _copy_columns(height, wanted, scratch, held, target, out.row)
+                    place = Place(scratch, 0, across, 0)
+                if continued:
+                    _copy_columns(height, wanted, target, out.row, scratch, across)
+                tile_product(
+                    vectors * together,
+                    height,
+                    panel,
+                    continued,
+                    _rows_of(first, block, row),
+                    _rows_of(second, block, row),
+                    panel + (1 + skipped) * across,
+                    size,
+                    place,
+                )
+                if not direct:
+                    _copy_columns(height, wanted, scratch, across, target, out.row)
                 row += height
-        column += held
+        column += across * together
+        results = results + (together * out.panel if vectors == 4 else across)
 
 
 class Block(NamedTuple):
@@ -346,44 +313,34 @@ class Block(NamedTuple):
     weight_row: int
 
 
+class _Outer(NamedTuple):
+    """A term of a block: where both factors stand, and how many rows of its step follow."""
+
+    values: Pointer
+    weights: Pointer
+    left: int
+
+
+@inlined
+def _next_outer(term, block):
+    """The term after another."""
+    values, weights, left = term
+    if left == 0:
+        values = values + (block.value_step - block.rows * block.value_row)
+        weights = weights + (block.weight_step - block.rows * block.weight_row)
+        left = block.rows
+    return _Outer(values + block.value_row, weights + block.weight_row, left - 1)
+
+
 @inlined
 def _block_sum(tile, block, values, value_stride, weights, out):
-    """Sum the outer products of one block into the tile and add it to `out`."""
-    value_jump = block.value_step - block.rows * block.value_row
-    weight_jump = block.weight_step - block.rows * block.weight_row
-    left = block.rows
+    """Sum the outer products of one block into the tile, of zeros, and add it to `out`."""
+    term = _Outer(values + -block.value_row, weights + -block.weight_row, block.rows)
     for _ in range(block.steps * block.rows):
         keep_loop()
-        if left == 0:
-            values = values + value_jump
-            weights = weights + weight_jump
-            left = block.rows
-        left -= 1
-        tile = tile_rank1(tile, weights, 0, values, value_stride)
-        values = values + block.value_row
-        weights = weights + block.weight_row
+        term = _next_outer(term, block)
+        tile = tile_rank1(tile, term.weights, 0, term.values, value_stride)
     tile_accumulate(tile, out, panel_width(tile), 0)
-
-
-def outer_rows(tile, rows, block, values, value_stride, weights, out):
-    """Add one block's outer products to `out`; the tile, of zeros, may be taller than `rows`."""
-
-
-@variants(outer_rows)
-def _outer_rows(tile, rows, block, values, value_stride, weights, out):
-    tallest = tile.rows
-
-    def last(tile, rows, block, values, value_stride, weights, out):
-        _block_sum(tile, block, values, value_stride, weights, out)
-
-    def at_most(tile, rows, block, values, value_stride, weights, out):
-        if rows == tallest:
-            _block_sum(tile, block, values, value_stride, weights, out)
-        else:
-            shorter = tile_without_last_row(tile)
-            outer_rows(shorter, rows, block, values, value_stride, weights, out)
-
-    return last if tallest == 1 else at_most
 
 
 @device
@@ -404,13 +361,22 @@ def outer_products(features, block, values, value_stride, weights, out):
     out : Pointer
         (features, 4 vectors), accumulated into.
     """
-    tile = tile_zeros(ROWS, 4, out)
     feature = 0
     while feature < features:
         keep_loop()
         rows = next_rows(features - feature, ROWS)
-        place = values + feature * value_stride
-        outer_rows(
-            tile, rows, block, place, value_stride, weights, out + feature * panel_width(tile)
-        )
+        some = values + feature * value_stride
+        if rows == 1:
+            _block_sum(tile_zeros(1, 4, out), block, some, value_stride, weights, out)
+        elif rows == 2:
+            _block_sum(tile_zeros(2, 4, out), block, some, value_stride, weights, out)
+        elif rows == 3:
+            _block_sum(tile_zeros(3, 4, out), block, some, value_stride, weights, out)
+        elif _TALL and rows == 4:
+            _block_sum(tile_zeros(4, 4, out), block, some, value_stride, weights, out)
+        elif _TALL and rows == 5:
+            _block_sum(tile_zeros(5, 4, out), block, some, value_stride, weights, out)
+        elif _TALL:
+            _block_sum(tile_zeros(6, 4, out), block, some, value_stride, weights, out)
+        out = out + rows * 4 * width(out)
         feature += rows

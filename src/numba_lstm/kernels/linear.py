@@ -8,7 +8,7 @@ from ..jit import device, kernel, parallel_kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import load_first, store, width
-from .gemm import TILE_VECTORS, Block, Place, Terms, outer_products, product
+from .gemm import TILE_VECTORS, Block, Place, Terms, no_terms, outer_products, product
 from .tables import BLOCK_TERMS, TASK_FEATURES
 from .workers import first_row
 
@@ -22,15 +22,15 @@ def _worker_product(values, rows, terms, packed, columns, out, scratches, worker
     product(
         1,
         count,
-        Terms(1, terms, 0, source, 0, terms),
-        Terms(0, 0, 0, source, 0, 0),
+        Terms(terms, terms, 0, source, 0, terms),
+        no_terms(source),
         address(packed, 0),
         1 + terms,
         0,
         columns,
         False,
         address(scratches, worker * TILE_VECTORS * lanes),
-        Place(address(out, first * columns), 0, columns, 0),
+        Place(address(out, first * columns), 0, columns, 4 * lanes),
     )
 
 

@@ -1,33 +1,28 @@
 """Weights to panels: the order in which the register tile reads them, padded with zeros.
 
-A cell's panels hold, for W hidden units at a time, the four gates side by side: row 0 the bias,
-then a row for every input, then a row for every hidden unit. A product's panels hold columns of a
-matrix, four vectors at a time, then two, then one (`gemm.product`).
+A product's panels hold columns of a matrix, four vectors at a time, then two, then one
+(`gemm.product`). A cell's panels are such for the matrix whose columns are, for W hidden units at a
+time, the four gates: row 0 the bias, then a row for every input, then one for every hidden unit.
 """
 
 from __future__ import annotations
 
-from ..jit import device, kernel
+from ..jit import device, inlined, kernel
 from ..simd.pointer import address
 from ..simd.vector import width
 from .gemm import panel_vectors
 
 
-@device
-def _pack_rows(weights, inputs, hidden, first_unit, panel):
-    """Copy (4H, inputs) weights of W units into panel rows of one input each."""
-    lanes = width(panel)
-    for gate in range(4):
-        for lane in range(lanes):
-            unit = first_unit + lane
-            target = panel + (gate * lanes + lane)
-            if unit < hidden:
-                source = weights + (gate * hidden + unit) * inputs
-                for k in range(inputs):
-                    target[k * 4 * lanes] = source[k]
-            else:
-                for k in range(inputs):
-                    target[k * 4 * lanes] = 0.0
+@inlined
+def vectors_of_panel(cell, panel, lanes):
+    """Vectors in a row of a cell's panel: 4, of the last one 2 or 1 where these hold its units."""
+    return panel_vectors(cell.gate_columns - panel * 4 * lanes, lanes)
+
+
+@inlined
+def gate_stride(cell, panel, lanes):
+    """Numbers from one gate to the next in a row of a cell's panel."""
+    return vectors_of_panel(cell, panel, lanes) * lanes // 4
 
 
 @kernel
@@ -47,24 +42,31 @@ def pack_cells(cells, parameters, packed):
         cell = cells[index]
         I, H = cell.inputs, cell.hidden
         panel = address(packed, cell.panels)
-        weight_ih = address(parameters, cell.weight_ih)
-        weight_hh = address(parameters, cell.weight_hh)
         for first_unit in range(0, H, lanes):
-            for gate in range(4):
-                for lane in range(lanes):
-                    unit = first_unit + lane
-                    bias = 0.0
-                    if cell.bias >= 0 and unit < H:
-                        bias = parameters[cell.bias + gate * H + unit]
-                    panel[gate * lanes + lane] = bias
-            _pack_rows(weight_ih, I, H, first_unit, panel + 4 * lanes)
-            _pack_rows(weight_hh, H, H, first_unit, panel + (1 + I) * 4 * lanes)
-            panel = panel + (1 + I + H) * 4 * lanes
+            units = gate_stride(cell, first_unit // lanes, lanes)
+            row_size = 4 * units
+            for column in range(row_size):
+                gate = column // units
+                unit = first_unit + column - gate * units
+                target = panel + column
+                if unit < H:
+                    row = gate * H + unit
+                    target[0] = parameters[cell.bias + row] if cell.bias >= 0 else 0.0
+                    for k in range(I):
+                        target[(1 + k) * row_size] = parameters[cell.weight_ih + row * I + k]
+                    target = target + (1 + I) * row_size
+                    for k in range(H):
+                        target[k * row_size] = parameters[cell.weight_hh + row * H + k]
+                else:
+                    for k in range(1 + I + H):
+                        target[k * row_size] = 0.0
+            panel = panel + (1 + I + H) * row_size
 
 
 @device
-def _pack_gate_rows(weights, columns, hidden, rows_of_panel, first_row, panels):
+def _pack_gate_rows(weights, columns, cell, rows_of_panel, first_row, panels):
     """Copy (4H, columns) weights into product panels whose rows follow the order of the gates."""
+    hidden = cell.hidden
     lanes = width(panels)
     column = 0
     while column < columns:
@@ -76,8 +78,9 @@ def _pack_gate_rows(weights, columns, hidden, rows_of_panel, first_row, panels):
         wanted = min(panel_width, columns - column)
         target = panel + first_row * panel_width
         for first_unit in range(0, hidden, lanes):
+            units = gate_stride(cell, first_unit // lanes, lanes)
             for gate in range(4):
-                for lane in range(lanes):
+                for lane in range(units):
                     unit = first_unit + lane
                     held = wanted if unit < hidden else 0
                     source = weights + ((gate * hidden + unit) * columns + column)
@@ -102,18 +105,16 @@ def pack_products(cells, directions, parameters, packed):
     packed : array
         Recurrent and input panels of every cell, assigned.
     """
-    lanes = width(address(packed, 0))
     for index in range(cells.size):
         cell = cells[index]
-        I, H = cell.inputs, cell.hidden
-        gates = 4 * ((H + lanes - 1) // lanes) * lanes
+        I, H, gates = cell.inputs, cell.hidden, cell.gate_columns
         recurrent = address(packed, cell.recurrent_panels)
-        _pack_gate_rows(address(parameters, cell.weight_hh), H, H, 1 + gates, 1, recurrent)
+        _pack_gate_rows(address(parameters, cell.weight_hh), H, cell, 1 + gates, 1, recurrent)
         weight_ih = address(parameters, cell.weight_ih)
         rows_of_panel = 1 + directions * gates
         first_row = 1 + (index % directions) * gates
         input_panels = address(packed, cell.input_panels)
-        _pack_gate_rows(weight_ih, I, H, rows_of_panel, first_row, input_panels)
+        _pack_gate_rows(weight_ih, I, cell, rows_of_panel, first_row, input_panels)
 
 
 @kernel

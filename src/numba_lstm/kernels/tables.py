@@ -55,9 +55,11 @@ CELL = np.dtype(
             "inputs",  # I, or D H of the layer below
             "hidden",  # H
             "reverse",  # 1 if it runs from the last step to the first
+            "gate_columns",  # 4H, the last panel padded to 4, 2 or 1 vectors
             "state_row",  # stride of c, dh and dc over the rows of the batch: H padded
             # in what is packed for the forward pass
-            "panels",  # (H / W, 1 + I + H, 4, W): bias, weight_ih, weight_hh
+            "panels",  # (H / W, 1 + I + H, 4, W): bias, weight_ih, weight_hh; the last is narrower
+            # where units are few
             # in what is packed for the backward pass
             "recurrent_panels",  # weight_hh as the matrix that takes dgates to dh
             "input_panels",  # weight_ih of both directions as the matrix that takes dgates to dx

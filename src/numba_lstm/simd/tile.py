@@ -115,22 +115,6 @@ def panel_width(typing_context: Any, tile: Any) -> Any:
 
 
 @intrinsic
-def tile_without_last_row(typing_context: Any, tile: Any) -> Any:
-    """The same tile, one row shorter."""
-    if not (isinstance(tile, Tile) and tile.rows > 1):
-        return None
-    shorter = Tile(tile.vector.dtype, tile.rows - 1, tile.vectors)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = ir.Constant(context.get_value_type(shorter), ir.Undefined)
-        for index in range(shorter.rows * shorter.vectors):
-            value = builder.insert_value(value, builder.extract_value(arguments[0], index), index)
-        return value
-
-    return shorter(tile), generate
-
-
-@intrinsic
 def tile_store(
     typing_context: Any, tile: Any, pointer: Any, row_stride: Any, panel_stride: Any
 ) -> Any:

@@ -219,6 +219,19 @@ _define_operator(operator.mul, "fmul")
 _define_operator(operator.truediv, "fdiv")
 
 
+@type_callable(operator.neg)
+def _type_negative(context: Any) -> Any:
+    def typer(x: Any) -> Any:
+        return x if isinstance(x, Vector) else None
+
+    return typer
+
+
+@lower_builtin(operator.neg, Vector)
+def _lower_negative(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return builder.fneg(*arguments)
+
+
 @intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """Fused ``a * b + c``: one rounding."""
