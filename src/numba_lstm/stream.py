@@ -43,12 +43,17 @@ class _Turn:
     def __init__(self) -> None:
         self._lock = threading_of_kernels.lock()
 
-    def __enter__(self) -> None:
+        self.end = self._lock.release
+
+    def begin(self) -> None:
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("another thread is in a call of this stream: give each its own")
 
+    def __enter__(self) -> None:
+        self.begin()
+
     def __exit__(self, *unused: object) -> None:
-        self._lock.release()
+        self.end()
 
 
 def active_rows(active: Any, batch_size: int) -> NDArray[np.bool_] | None:
@@ -115,7 +120,7 @@ class Stream:
         self._panels = panels
         self._run = run
         self.batch_size = batch_size
-        dtype = config.numpy_dtype
+        self._dtype = dtype = config.numpy_dtype
         self._threads = threads
         self._turn = _Turn()
         shape = (config.cells, batch_size, config.hidden_size)
@@ -181,7 +186,7 @@ class Stream:
         RuntimeError
             If another thread is in a call of this stream.
         """
-        dtype = self._config.numpy_dtype
+        dtype = self._dtype
         array = real_array("x", x, dtype)
         if array.shape != self._x_shape:
             B, I = self._x_shape
@@ -192,27 +197,22 @@ class Stream:
             y = require_output("out", out, self._y_shape, dtype)
             refuse_overlap("out", y, {"x": array})
         mask = None if active is None else active_rows(active, self.batch_size)
-        with self._turn:
+        self._turn.begin()
+        try:  # a `with` would take a quarter of a microsecond more
             h, c = self._states
             if mask is not None:
                 self._before[0], self._before[1] = self._h, self._c
-            arguments = (
-                *self._tables,
-                self._packed(),
-                flat(array),
-                h,
-                c,
-                y.reshape(-1),
-                h,
-                c,
-                self._workspace,
-            )
+            y_flat = y.reshape(-1)
+            packed, x_flat = self._packed(), flat(array)
+            arguments = (*self._tables, packed, x_flat, h, c, y_flat, h, c, self._workspace)
             if self._workers == 1:
                 lstm_forward(*arguments, 0, 1)
             else:
                 self._share_out(arguments)
             if mask is not None:
-                keep_rows(flat(mask), self._config.cells, flat(self._before), h, c, y.reshape(-1))
+                keep_rows(flat(mask), self._config.cells, flat(self._before), h, c, y_flat)
+        finally:
+            self._turn.end()
         return y
 
     def _share_out(self, arguments: tuple[Any, ...]) -> None:

@@ -15,12 +15,13 @@ from ..jit import device, inlined, kernel, parallel_kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address
 from ..simd.tile import keep_loop
-from ..simd.vector import load, store, store_first, width
+from ..simd.vector import load, load_first, store, store_first, width
 from .cell import cell_gates, cell_output
 from .dropout import dropout
 from .gemm import (
     Place,
     Terms,
+    copy_columns,
     no_terms,
     panels_at_once,
     product,
@@ -32,24 +33,18 @@ from .workers import first_row
 
 
 @device
-def copy_rows(rows, count, source, source_row, target, target_row):
-    """Copy `count` numbers of each of some rows."""
-    for row in range(rows):
-        for k in range(count):
-            keep_loop()
-            target[row * target_row + k] = source[row * source_row + k]
-
-
-@device
 def load_state(states, index, call, cell, first, rows, target):
     """Copy rows of a user's (L D, B, H) state, or zeros where it is empty, and pad with zeros."""
     H = cell.hidden
-    for row in range(rows):
-        for unit in range(cell.state_row):
-            target[row * cell.state_row + unit] = 0.0
+    lanes = width(target)
+    source = address(states, 0)
     if states.size > 0:
-        source = address(states, (index * call.batch + first) * H)
-        copy_rows(rows, H, source, H, target, cell.state_row)
+        source = source + (index * call.batch + first) * H
+    for row in range(rows):
+        for unit in range(0, cell.state_row, lanes):
+            held = max(0, min(lanes, H - unit)) if states.size > 0 else 0
+            units = load_first(source + (row * H + unit), held)
+            store(units, target + (row * cell.state_row + unit))
 
 
 @device
@@ -57,7 +52,7 @@ def save_state(source, source_row, index, call, cell, first, rows, states):
     """Copy rows of a state into a user's (L D, B, H) array."""
     H = cell.hidden
     target = address(states, (index * call.batch + first) * H)
-    copy_rows(rows, H, source, source_row, target, H)
+    copy_columns(rows, H, source, source_row, target, H)
 
 
 @inlined
@@ -396,8 +391,8 @@ def begin_states(call, cell, index, h0, c0, first, rows, walk, workspace):
     if call.recomputed == 0 and step_at(call, cell, 0) == cell.reverse * (call.steps - 1):
         load_state(h0, index, call, cell, first, rows, h)
         load_state(c0, index, call, cell, first, rows, c)
-    copy_rows(rows, cell.hidden, h, state_row, walk.h_before, walk.h_row)
-    copy_rows(rows, state_row, c, state_row, walk.c_before, state_row)
+    copy_columns(rows, cell.hidden, h, state_row, walk.h_before, walk.h_row)
+    copy_columns(rows, state_row, c, state_row, walk.c_before, state_row)
 
 
 @device
@@ -414,8 +409,8 @@ def end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace):
         slot = call.batch * state_row
         following = call.segment + 1 - 2 * cell.reverse
         h = address(workspace, cell.marks + following * 2 * slot + first * state_row)
-        copy_rows(rows, cell.hidden, walk.h_before, walk.h_row, h, state_row)
-        copy_rows(rows, state_row, walk.c_before, state_row, h + slot, state_row)
+        copy_columns(rows, cell.hidden, walk.h_before, walk.h_row, h, state_row)
+        copy_columns(rows, state_row, walk.c_before, state_row, h + slot, state_row)
 
 
 @inlined

@@ -223,8 +223,8 @@ def panel_vectors(columns, lanes):
     return 1
 
 
-@inlined
-def _copy_columns(rows, columns, source, source_row, target, target_row):
+@device
+def copy_columns(rows, columns, source, source_row, target, target_row):
     """Copy the first columns of some rows."""
     lanes = width(source)
     for row in range(rows):
@@ -283,7 +283,7 @@ def product(
                 if not direct:
                     place = Place(scratch, 0, across, 0)
                 if continued:
-                    _copy_columns(height, wanted, target, out.row, scratch, across)
+                    copy_columns(height, wanted, target, out.row, scratch, across)
                 tile_product(
                     vectors * together,
                     height,
@@ -296,7 +296,7 @@ def product(
                     place,
                 )
                 if not direct:
-                    _copy_columns(height, wanted, scratch, across, target, out.row)
+                    copy_columns(height, wanted, scratch, across, target, out.row)
                 row += height
         column += across * together
         results = results + (together * out.panel if vectors == 4 else across)

@@ -25,6 +25,13 @@ def gate_stride(cell, panel, lanes):
     return vectors_of_panel(cell, panel, lanes) * lanes // 4
 
 
+@device
+def _pack_column(source, held, count, target, row_size):
+    """Copy numbers into rows of a panel, or zeros where there are none."""
+    for k in range(count):
+        target[k * row_size] = source[k] if held else 0.0
+
+
 @kernel
 def pack_cells(cells, parameters, packed):
     """Pack what the forward pass reads.
@@ -42,24 +49,23 @@ def pack_cells(cells, parameters, packed):
         cell = cells[index]
         I, H = cell.inputs, cell.hidden
         panel = address(packed, cell.panels)
+        weights = address(parameters, 0)
         for first_unit in range(0, H, lanes):
             units = gate_stride(cell, first_unit // lanes, lanes)
             row_size = 4 * units
             for column in range(row_size):
                 gate = column // units
                 unit = first_unit + column - gate * units
+                row = gate * H + unit
+                held = unit < H
                 target = panel + column
-                if unit < H:
-                    row = gate * H + unit
-                    target[0] = parameters[cell.bias + row] if cell.bias >= 0 else 0.0
-                    for k in range(I):
-                        target[(1 + k) * row_size] = parameters[cell.weight_ih + row * I + k]
-                    target = target + (1 + I) * row_size
-                    for k in range(H):
-                        target[k * row_size] = parameters[cell.weight_hh + row * H + k]
-                else:
-                    for k in range(1 + I + H):
-                        target[k * row_size] = 0.0
+                _pack_column(
+                    weights + (cell.bias + row), held and cell.bias >= 0, 1, target, row_size
+                )
+                target = target + row_size
+                _pack_column(weights + (cell.weight_ih + row * I), held, I, target, row_size)
+                target = target + I * row_size
+                _pack_column(weights + (cell.weight_hh + row * H), held, H, target, row_size)
             panel = panel + (1 + I + H) * row_size
 
 
