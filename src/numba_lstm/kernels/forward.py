@@ -283,7 +283,8 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     """Some steps of one cell for some rows and the units of some panels, nobody waited for.
 
     Every other step goes through the panels from the end: what a cache could not hold of the
-    weights it has at least of the last ones.
+    weights it has at least of the last ones. (Asking for the next panel while one is in use was no
+    faster: 109 GFLOP/s and 110 without, at B32 I384 H384, whose weights come from L3.)
     """
     lanes = width(walk.gates)
     I, H = cell.inputs, cell.hidden
