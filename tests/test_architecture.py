@@ -22,7 +22,8 @@ ORDER = re.findall(
     """
     jit
     simd.cpu simd.pointer simd.vector simd.tile simd.mode simd.atomic
-    kernels.tables kernels.workers kernels.activations kernels.gemm kernels.panels
+    kernels.tables kernels.workers kernels.activations
+    kernels.gemm kernels.transposition kernels.panels
     kernels.cell kernels.dropout kernels.forward kernels.units kernels.backward
     kernels.rows
     kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes

@@ -15,8 +15,8 @@ from .initialization import Seed, fill_uniform, generator
 from .kernels import linear as kernels
 from .kernels.embedding import embedding_backward
 from .kernels.gemm import TILE_VECTORS
+from .kernels.linear import GRADIENT_VECTORS
 from .kernels.panels import pack_matrix
-from .kernels.tables import BLOCK_TERMS, TASK_FEATURES
 from .layer import Layer
 from .lstm import LSTM, dropout_numbers
 from .memory import flat
@@ -295,7 +295,7 @@ class Linear(Layer):
         )
         self._pool = WorkspacePool(self.parameters.dtype)
         self._tile_size = TILE_VECTORS * lanes
-        self._task_size = (TASK_FEATURES + BLOCK_TERMS) * 4 * lanes
+        self._task_size = GRADIENT_VECTORS * lanes
         self._tape: Tape[_Rows] = Tape("Linear")
 
     def configuration(self) -> dict[str, Any]:

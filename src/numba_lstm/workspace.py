@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .config import LSTMConfig
 from .kernels.gemm import ROWS, TILE_VECTORS
-from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE
+from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE, TASK_FEATURES
 from .memory import CACHE_LINE, aligned_empty
 from .schedule import FEW_ROWS, Split, inference_split, training_split
 from .simd import cpu
@@ -308,7 +308,9 @@ def layout(
     sizes["ahead"] = _steps_ahead(config, steps, rows)
     sizes["gate_steps"] = steps if training else sizes["ahead"]
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
-    sizes["scratch_size"] = TILE_VECTORS * W
+    features = 1 + max(map(config.inputs, range(L))) + config.hidden_size
+    block = BLOCK_TERMS * min(TASK_FEATURES, features) if training else 0
+    sizes["scratch_size"] = _up(max(TILE_VECTORS * W, block), CACHE_LINE // itemsize)
     sizes["scratch"] = places.take(workers, int(sizes["scratch_size"]))
     panels = -(-config.hidden_size // W)
     flags = slice(0, 0)

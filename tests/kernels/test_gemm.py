@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from numba_lstm.kernels.gemm import (
     ROWS,
     TILE_VECTORS,
-    Block,
     Place,
     Terms,
     next_rows,
@@ -143,26 +142,23 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
 
 
 @numba.njit
-def run_outer(x, steps, rows, features, x_step, weights, out):
-    width = weights.size // (steps * rows)
-    block = Block(steps, rows, x_step, features, rows * width, width)
-    outer_products(features, block, address(x, 0), 1, address(weights, 0), address(out, 0))
+def run_outer(x, features, weights, out):
+    terms, row = x.shape
+    values, sums = address(x.reshape(-1), 0), address(out.reshape(-1), 0)
+    outer_products(features, terms, values, row, address(weights.reshape(-1), 0), sums)
 
 
-@given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 20), st.booleans(), DTYPES)
-def test_outer_products(steps, rows, features, apart, dtype):
-    random = np.random.default_rng(steps + 10 * rows + 100 * features)
+@given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 3), DTYPES)
+def test_outer_products(terms, features, apart, dtype):
+    random = np.random.default_rng(terms + 100 * features)
     columns = 4 * cpu.lanes(np.dtype(dtype).itemsize)
-    whole = random.standard_normal((steps, rows + apart, features)).astype(dtype)
-    weights = random.standard_normal((steps, rows, columns)).astype(dtype)
+    x = random.standard_normal((terms, features + apart)).astype(dtype)
+    weights = random.standard_normal((terms, columns)).astype(dtype)
     out = np.ones((features, columns), dtype)
-    x_step = (rows + apart) * features
-    run_outer(
-        whole.reshape(-1), steps, rows, features, x_step, weights.reshape(-1), out.reshape(-1)
-    )
-    x = whole[:, :rows].reshape(-1, features).astype(np.longdouble)
-    exact = 1 + x.T @ weights.reshape(-1, columns)
-    bound = steps * rows * np.finfo(dtype).eps * (1 + np.abs(x).T @ np.abs(weights).max(2).ravel())
+    run_outer(x, features, weights, out)
+    x = x[:, :features].astype(np.longdouble)
+    exact = 1 + x.T @ weights
+    bound = terms * np.finfo(dtype).eps * (1 + np.abs(x).T @ np.abs(weights).max(1))
     assert np.abs(out - exact).max() < bound.max()
 
 

@@ -14,8 +14,7 @@ from numba import prange
 
 from ..jit import device, inlined, kernel, parallel_kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import address, prefetch
-from ..simd.tile import keep_loop
+from ..simd.pointer import address
 from ..simd.vector import broadcast, load, load_first, store, store_first, width
 from .cell import cell_backward
 from .dropout import dropout
@@ -30,9 +29,10 @@ from .forward import (
     source_of_layer,
     step_at,
 )
-from .gemm import ROWS, Block, Place, Terms, no_terms, outer_products, product
+from .gemm import ROWS, Place, Terms, copy_columns, no_terms, outer_products, product
 from .panels import gate_stride
-from .tables import BLOCK_TERMS, FLOATS_OF_LINE, TASK_FEATURES
+from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
+from .transposition import transpose
 from .workers import first_row
 
 
@@ -231,53 +231,68 @@ def _features_between(first, last, segment_first, segment_last):
 
 
 @device
-def _prefetch_values(block, values, features):
-    """Ask for some features of the terms of a block.
+def _copy_features(first, last, inputs, hiddens, x, x_row, h, h_row, rows, target):
+    """Copy the features [first, last) of (1, x, h) of some rows side by side."""
+    _, ones = _features_between(first, last, 0, 1)
+    x_first, x_count = _features_between(first, last, 1, 1 + inputs)
+    h_first, h_count = _features_between(first, last, 1 + inputs, 1 + inputs + hiddens)
+    row_size = last - first
+    if ones == 1:
+        for row in range(rows):
+            target[row * row_size] = 1.0
+    target = target + ones
+    copy_columns(rows, x_count, x + x_first, x_row, target, row_size)
+    copy_columns(rows, h_count, h + h_first, h_row, target + x_count, row_size)
 
-    Rows lie pages apart, where no prefetcher of the CPU follows. Copying them side by side instead
-    was slower: 82 for 97 GFLOP/s at T200 B32 I640 H320, 89 for 97 at T35 B20 I650 H650.
+
+@device
+def _add_partial(cell, panel, first, last, partial, gradients):
+    """Add what was summed of W units and the features [first, last) to the gradients."""
+    I, H = cell.inputs, cell.hidden
+    lanes = width(partial)
+    row_size = 4 * lanes
+    _, biases = _features_between(first, last, 0, 1)
+    x_first, inputs = _features_between(first, last, 1, 1 + I)
+    h_first, hiddens = _features_between(first, last, 1 + I, 1 + I + H)
+    units = min(lanes, H - panel * lanes)
+    for gate in range(4):
+        row = gate * H + panel * lanes
+        sums = partial + gate * gate_stride(cell, panel, lanes)
+        if biases == 1 and cell.bias >= 0:
+            transpose(1, units, sums, 0, address(gradients, cell.bias + row), 1, True)
+        sums = sums + biases * row_size
+        target = address(gradients, cell.weight_ih + row * I + x_first)
+        transpose(inputs, units, sums, row_size, target, I, True)
+        sums = sums + inputs * row_size
+        target = address(gradients, cell.weight_hh + row * H + h_first)
+        transpose(hiddens, units, sums, row_size, target, H, True)
+
+
+@device
+def _gradient_task(
+    call, cells, index, first_panel, last_panel, first, last, x, gradients, workspace, scratch
+):
+    """Gradients of the units of some panels with respect to the features [first, last).
+
+    The features of a block are copied side by side first: their rows stand so far apart that they
+    would drive one another out of the L1 cache, once for every panel.
     """
-    lines = features // FLOATS_OF_LINE + 1
-    for step in range(block.steps):
-        for row in range(block.rows):
-            place = values + (step * block.value_step + row * block.value_row)
-            for line in range(lines):
-                keep_loop()
-                prefetch(place + line * FLOATS_OF_LINE)
-
-
-@device
-def _add_column(column, stride, count, target):
-    """Add every so-many-th number to those side by side."""
-    for k in range(count):
-        keep_loop()
-        target[k] = target[k] + column[k * stride]
-
-
-@device
-def _gradient_task(call, cells, index, panel, first, last, x, gradients, workspace, scratch):
-    """Gradients of W units with respect to the features [first, last) of (bias, x, h)."""
     T, B, D = call.steps, call.batch, call.directions
     cell = cells[index]
     I, H = cell.inputs, cell.hidden
     layer = index // D
     direction = index - layer * D
-    lanes = width(scratch)
-    row_size = 4 * lanes
+    row_size = 4 * width(scratch)
     source = source_of_layer(call, cells, layer, x, workspace)
-    _bias, biases = _features_between(first, last, 0, 1)
-    x_first, inputs = _features_between(first, last, 1, 1 + I)
-    h_first, hiddens = _features_between(first, last, 1 + I, 1 + I + H)
     h_row = outputs_row(call, cell)
     onwards = 1 - 2 * cell.reverse
-    partial = address(workspace, cell.partial) + (panel * (1 + I + H) + first) * row_size
-
-    one = scratch
-    one[0] = 1.0
+    partial = address(workspace, cell.partial) + first * row_size
+    partial_panel = (1 + I + H) * row_size
     final = step_at(call, cell, call.stop - call.start - 1)
     if final == (1 - cell.reverse) * (T - 1):
-        for k in range((last - first) * row_size):
-            partial[k] = 0.0
+        for panel in range(first_panel, last_panel):
+            for k in range((last - first) * row_size):
+                partial[panel * partial_panel + k] = 0.0
     block_rows = max(1, min(B, BLOCK_TERMS))
     block_steps = BLOCK_TERMS // block_rows
     blocks = (call.stop - call.start + block_steps - 1) // block_steps
@@ -285,41 +300,49 @@ def _gradient_task(call, cells, index, panel, first, last, x, gradients, workspa
         number = later if cell.reverse == 1 else blocks - 1 - later
         step = call.start + number * block_steps
         steps = min(block_steps, call.stop - step)
-        # Where the following block stands from this one; none follows the last.
-        next_step = 0 if later == blocks - 1 else -onwards * block_steps
         for row in range(0, B, block_rows):
             rows = min(block_rows, B - row)
-            dgates = kept_gates(call, cell, workspace, step)
-            dgates = dgates + (panel * cell.gates_panel + row * row_size)
-            dgates_step = B * row_size
-            block = Block(steps, rows, 0, 0, dgates_step, row_size)
-            outer_products(biases, block, one, 0, dgates, partial)
-            block = Block(steps, rows, source.step, source.row, dgates_step, row_size)
-            values = source.start + (step * source.step + row * source.row + x_first)
-            _prefetch_values(block, values + next_step * source.step, inputs)
-            outer_products(inputs, block, values, 1, dgates, partial + biases * row_size)
-            block = Block(steps, rows, B * h_row, h_row, dgates_step, row_size)
-            values = kept_hidden(call, cell, direction, workspace, step - onwards)
-            values = values + (row * h_row + h_first)
-            _prefetch_values(block, values + next_step * B * h_row, hiddens)
-            target = partial + (biases + inputs) * row_size
-            outer_products(hiddens, block, values, 1, dgates, target)
+            for past in range(steps):
+                _copy_features(
+                    first,
+                    last,
+                    I,
+                    H,
+                    source.start + ((step + past) * source.step + row * source.row),
+                    source.row,
+                    kept_hidden(call, cell, direction, workspace, step + past - onwards)
+                    + row * h_row,
+                    h_row,
+                    rows,
+                    scratch + past * rows * (last - first),
+                )
+            dgates = kept_gates(call, cell, workspace, step) + row * row_size
+            for panel in range(first_panel, last_panel):
+                outer_products(
+                    last - first,
+                    steps * rows,
+                    scratch,
+                    last - first,
+                    dgates + panel * cell.gates_panel,
+                    partial + panel * partial_panel,
+                )
+    if step_at(call, cell, 0) == cell.reverse * (T - 1):
+        for panel in range(first_panel, last_panel):
+            _add_partial(cell, panel, first, last, partial + panel * partial_panel, gradients)
 
-    if step_at(call, cell, 0) != cell.reverse * (T - 1):
-        return
-    unit = panel * lanes
-    for gate in range(4):
-        for lane in range(min(lanes, H - unit)):
-            row = gate * H + unit + lane
-            column = partial + (gate * gate_stride(cell, panel, lanes) + lane)
-            if biases == 1 and cell.bias >= 0:
-                gradients[cell.bias + row] += column[0]
-            column = column + biases * row_size
-            target = address(gradients, cell.weight_ih + row * I + x_first)
-            _add_column(column, row_size, inputs, target)
-            column = column + inputs * row_size
-            target = address(gradients, cell.weight_hh + row * H + h_first)
-            _add_column(column, row_size, hiddens, target)
+
+@inlined
+def _tasks_of_gradients(panels, features, workers):
+    """Tasks into which panels, and into which features, are cut: as many for each worker.
+
+    Panels first, since dgates are what there is most of to read, but no single ones: their features
+    would be copied for each.
+    """
+    panel_tasks = max((panels + TASK_PANELS - 1) // TASK_PANELS, min(workers, panels // 2))
+    feature_tasks = (features + TASK_FEATURES - 1) // TASK_FEATURES
+    while panel_tasks * feature_tasks % workers != 0:
+        feature_tasks += 1
+    return panel_tasks, min(feature_tasks, (features + ROWS - 1) // ROWS)
 
 
 @spliced
@@ -327,19 +350,31 @@ def _worker_gradients(call, cells, x, gradients, workspace, worker, workers):
     scratch = address(workspace, call.scratch + worker * call.scratch_size)
     lanes = width(scratch)
     D = call.directions
-    task = 0
+    number = 0
     for layer in range(call.first_layer, call.last_layer):
         for direction in range(call.first_direction, call.last_direction):
             index = layer * D + direction
             features = 1 + cells[index].inputs + cells[index].hidden
-            for panel in range(panels_of(cells[index], lanes)):
-                for first in range(0, features, TASK_FEATURES):
-                    if task % workers == worker:
-                        last = min(features, first + TASK_FEATURES)
-                        _gradient_task(
-                            call, cells, index, panel, first, last, x, gradients, workspace, scratch
-                        )
-                    task += 1
+            panels = panels_of(cells[index], lanes)
+            panel_tasks, feature_tasks = _tasks_of_gradients(panels, features, workers)
+            for task in range(panel_tasks * feature_tasks):
+                if number % workers == worker:
+                    group = task // feature_tasks
+                    part = task - group * feature_tasks
+                    _gradient_task(
+                        call,
+                        cells,
+                        index,
+                        panels * group // panel_tasks,
+                        panels * (group + 1) // panel_tasks,
+                        features * part // feature_tasks,
+                        features * (part + 1) // feature_tasks,
+                        x,
+                        gradients,
+                        workspace,
+                        scratch,
+                    )
+                number += 1
 
 
 @kernel

@@ -307,62 +307,30 @@ def product(
         results = results + (together * out.panel if vectors == 4 else across)
 
 
-class Block(NamedTuple):
-    """Terms (t, row) of a sum of outer products, and how far apart they stand in both factors."""
-
-    steps: int
-    rows: int
-    value_step: int
-    value_row: int
-    weight_step: int
-    weight_row: int
-
-
-class _Outer(NamedTuple):
-    """A term of a block: where both factors stand, and how many rows of its step follow."""
-
-    values: Pointer
-    weights: Pointer
-    left: int
-
-
 @inlined
-def _next_outer(term, block):
-    """The term after another."""
-    values, weights, left = term
-    if left == 0:
-        values = values + (block.value_step - block.rows * block.value_row)
-        weights = weights + (block.weight_step - block.rows * block.weight_row)
-        left = block.rows
-    return _Outer(values + block.value_row, weights + block.weight_row, left - 1)
-
-
-@inlined
-def _block_sum(tile, block, values, value_stride, weights, out):
-    """Sum the outer products of one block into the tile, of zeros, and add it to `out`."""
-    term = _Outer(values + -block.value_row, weights + -block.weight_row, block.rows)
-    for _ in range(block.steps * block.rows):
+def _block_sum(tile, terms, values, values_row, weights, out):
+    """Sum outer products into the tile, of zeros, and add it to `out`."""
+    for _ in range(terms):
         keep_loop()
-        term = _next_outer(term, block)
-        tile = tile_rank1(tile, term.weights, 0, term.values, value_stride)
+        tile = tile_rank1(tile, weights, 0, values, 1)
+        values = values + values_row
+        weights = weights + panel_width(tile)
     tile_accumulate(tile, out, panel_width(tile), 0)
 
 
 @device
-def outer_products(features, block, values, value_stride, weights, out):
-    """Add a block of outer products: ``out[f] += sum over terms of values[f] * weights``.
+def outer_products(features, terms, values, values_row, weights, out):
+    """Add a block of outer products: ``out[f] += sum over terms k of values[k, f] * weights[k]``.
 
     The block's sum starts from zero and joins `out` in one addition.
 
     Parameters
     ----------
-    features : int
-    block : Block
-        Where the terms stand.
-    values, value_stride : Pointer, int
-        Value of feature f in the first term at ``values[f * value_stride]``, read.
+    features, terms : int
+    values, values_row : Pointer, int
+        (terms, features), the rows so many numbers apart; read.
     weights : Pointer
-        Four vectors in the first term, read.
+        (terms, 4 vectors), read.
     out : Pointer
         (features, 4 vectors), accumulated into.
     """
@@ -370,18 +338,18 @@ def outer_products(features, block, values, value_stride, weights, out):
     while feature < features:
         keep_loop()
         rows = next_rows(features - feature, ROWS)
-        some = values + feature * value_stride
+        some = values + feature
         if rows == 1:
-            _block_sum(tile_zeros(1, 4, out), block, some, value_stride, weights, out)
+            _block_sum(tile_zeros(1, 4, out), terms, some, values_row, weights, out)
         elif rows == 2:
-            _block_sum(tile_zeros(2, 4, out), block, some, value_stride, weights, out)
+            _block_sum(tile_zeros(2, 4, out), terms, some, values_row, weights, out)
         elif rows == 3:
-            _block_sum(tile_zeros(3, 4, out), block, some, value_stride, weights, out)
+            _block_sum(tile_zeros(3, 4, out), terms, some, values_row, weights, out)
         elif _MANY_REGISTERS and rows == 4:
-            _block_sum(tile_zeros(4, 4, out), block, some, value_stride, weights, out)
+            _block_sum(tile_zeros(4, 4, out), terms, some, values_row, weights, out)
         elif _MANY_REGISTERS and rows == 5:
-            _block_sum(tile_zeros(5, 4, out), block, some, value_stride, weights, out)
+            _block_sum(tile_zeros(5, 4, out), terms, some, values_row, weights, out)
         elif _MANY_REGISTERS:
-            _block_sum(tile_zeros(6, 4, out), block, some, value_stride, weights, out)
+            _block_sum(tile_zeros(6, 4, out), terms, some, values_row, weights, out)
         out = out + rows * 4 * width(out)
         feature += rows

@@ -8,9 +8,14 @@ from ..jit import device, kernel, parallel_kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import load_first, store, width
-from .gemm import TILE_VECTORS, Block, Place, Terms, no_terms, outer_products, product
-from .tables import BLOCK_TERMS, TASK_FEATURES
+from .gemm import TILE_VECTORS, Place, Terms, no_terms, outer_products, product
+from .tables import BLOCK_TERMS
 from .workers import first_row
+
+# Outputs of one task of weight gradients: with four vectors each they stay in L1.
+_TASK_OUTPUTS = 48
+# Vectors that a worker needs for its sums and for a block of inputs.
+GRADIENT_VECTORS = (_TASK_OUTPUTS + BLOCK_TERMS) * 4
 
 
 @spliced
@@ -89,7 +94,7 @@ def _gradient_task(x, dy, rows, inputs, outputs, first, last, column, weight, sc
     lanes = width(scratch)
     panel = 4 * lanes
     sums = scratch
-    block_of_x = scratch + TASK_FEATURES * panel
+    block_of_x = scratch + _TASK_OUTPUTS * panel
     for k in range((last - first) * panel):
         sums[k] = 0.0
     blocks = (rows + BLOCK_TERMS - 1) // BLOCK_TERMS
@@ -98,8 +103,7 @@ def _gradient_task(x, dy, rows, inputs, outputs, first, last, column, weight, sc
         count = min(BLOCK_TERMS, rows - row)
         _column_block(address(x, 0), row, count, inputs, column, block_of_x)
         values = address(dy, row * outputs + first)
-        block = Block(1, count, 0, outputs, 0, panel)
-        outer_products(last - first, block, values, 1, block_of_x, sums)
+        outer_products(last - first, count, values, outputs, block_of_x, sums)
     for output in range(first, last):
         for k in range(min(panel, inputs - column)):
             weight[output * inputs + column + k] += sums[(output - first) * panel + k]
@@ -121,13 +125,13 @@ def _bias_gradient(dy, rows, outputs, bias):
 @spliced
 def _worker_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, worker, workers):
     lanes = width(address(x, 0))
-    size = (TASK_FEATURES + BLOCK_TERMS) * 4 * lanes
+    size = GRADIENT_VECTORS * lanes
     scratch = address(scratches, worker * size)
     task = 0
     for column in range(0, inputs, 4 * lanes):
-        for first in range(0, outputs, TASK_FEATURES):
+        for first in range(0, outputs, _TASK_OUTPUTS):
             if task % workers == worker:
-                last = min(outputs, first + TASK_FEATURES)
+                last = min(outputs, first + _TASK_OUTPUTS)
                 _gradient_task(
                     x, dy, rows, inputs, outputs, first, last, column, address(weight, 0), scratch
                 )
@@ -152,7 +156,7 @@ def linear_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, work
     bias : array
         (outputs,), accumulated into; empty if there is none.
     scratches : array
-        (TASK_FEATURES + BLOCK_TERMS) x 4 vectors for each worker.
+        `GRADIENT_VECTORS` vectors for each worker.
     worker, workers : int
         Which share of the tasks, of how many.
     """

@@ -11,6 +11,7 @@ from ..jit import device, inlined, kernel
 from ..simd.pointer import address
 from ..simd.vector import width
 from .gemm import panel_vectors
+from .transposition import transpose
 
 
 @inlined
@@ -26,10 +27,13 @@ def gate_stride(cell, panel, lanes):
 
 
 @device
-def _pack_column(source, held, count, target, row_size):
-    """Copy numbers into rows of a panel, or zeros where there are none."""
-    for k in range(count):
-        target[k * row_size] = source[k] if held else 0.0
+def _pack_gate(weights, columns, first_row, held, units, target, row_size):
+    """Copy rows of a gate's weights, (4H, columns), into columns of a panel, zeros behind them."""
+    source = weights + first_row * columns
+    transpose(held, columns, source, columns, target, row_size, False)
+    for column in range(columns):
+        for unit in range(held, units):
+            target[column * row_size + unit] = 0.0
 
 
 @kernel
@@ -53,19 +57,16 @@ def pack_cells(cells, parameters, packed):
         for first_unit in range(0, H, lanes):
             units = gate_stride(cell, first_unit // lanes, lanes)
             row_size = 4 * units
-            for column in range(row_size):
-                gate = column // units
-                unit = first_unit + column - gate * units
-                row = gate * H + unit
-                held = unit < H
-                target = panel + column
-                _pack_column(
-                    weights + (cell.bias + row), held and cell.bias >= 0, 1, target, row_size
-                )
-                target = target + row_size
-                _pack_column(weights + (cell.weight_ih + row * I), held, I, target, row_size)
-                target = target + I * row_size
-                _pack_column(weights + (cell.weight_hh + row * H), held, H, target, row_size)
+            held = min(units, H - first_unit)
+            for gate in range(4):
+                row = gate * H + first_unit
+                bias, biases = (cell.bias, held) if cell.bias >= 0 else (0, 0)
+                place = panel + gate * units
+                _pack_gate(weights + bias, 1, row, biases, units, place, row_size)
+                place = place + row_size
+                _pack_gate(weights + cell.weight_ih, I, row, held, units, place, row_size)
+                place = place + I * row_size
+                _pack_gate(weights + cell.weight_hh, H, row, held, units, place, row_size)
             panel = panel + (1 + I + H) * row_size
 
 

@@ -84,10 +84,13 @@ CELL = np.dtype(
 )
 
 # A block of weight gradients is summed over so many (step, row) terms: one chain of float32 over a
-# million terms has an error of 1.5e-4, blocks of 128 one of 8e-7. Of AVX2's narrower panels a block
-# and its values stay in L1: 73 to 87 GFLOP/s at H320, where 192 terms gave 54 and 64 terms 62.
+# million terms has an error of 1.5e-4, blocks of 128 one of 8e-7. Blocks of 64 and 256 are as fast.
 BLOCK_TERMS = 128
-# Features of one task of weight gradients: with four vectors each they stay in L1.
-TASK_FEATURES = 48
+# Panels and features of one task of weight gradients. dgates come from memory once for so many
+# features (72 to 98 GFLOP/s at T365 B256 I32 H64, where 48 features gave 86), and features of a
+# block are copied once for so many panels (88 to 103 at T200 B32 I640 H320, where 4 gave 98). More
+# of both would not leave the sums in L2.
+TASK_FEATURES = 192
+TASK_PANELS = 16
 # Numbers of float32 in a cache line.
 FLOATS_OF_LINE = 16

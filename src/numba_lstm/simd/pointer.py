@@ -10,7 +10,7 @@ import operator
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 
@@ -47,24 +47,6 @@ def address(typing_context: Any, array: Any, index: Any) -> Any:
         return offset(builder, data, arguments[1])
 
     return Pointer(array.dtype)(array, types.int64), generate
-
-
-@intrinsic
-def prefetch(typing_context: Any, pointer: Any) -> Any:
-    """Ask for the cache line at `pointer`, which may be any address, ahead of its use."""
-    if not isinstance(pointer, Pointer):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte_pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte_pointer, flag, flag, flag])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        place = builder.bitcast(arguments[0], byte_pointer)
-        to_read, keep_in_level_2, data = (ir.Constant(flag, value) for value in (0, 2, 1))
-        builder.call(function, [place, to_read, keep_in_level_2, data])
-        return context.get_dummy_value()
-
-    return types.void(pointer), generate
 
 
 @type_callable(operator.add)

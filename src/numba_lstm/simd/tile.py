@@ -81,6 +81,55 @@ def tile_zeros(typing_context: Any, rows: Any, vectors: Any, pointer: Any) -> An
 
 
 @intrinsic
+def square_tile(typing_context: Any, pointer: Any) -> Any:
+    """Tile of zeros for the numbers behind `pointer`: a vector for each lane of a vector."""
+    if not isinstance(pointer, Pointer):
+        return None
+    tile = Tile(pointer.dtype, Vector(pointer.dtype).width, 1)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(context.get_value_type(tile), None)
+
+    return tile(pointer), generate
+
+
+@intrinsic
+def tile_transposed(typing_context: Any, tile: Any) -> Any:
+    """Square tile with rows and lanes exchanged.
+
+    Blocks of 1, 2, 4, ... are exchanged across the diagonal of blocks twice as large (Eklundh
+    1972): every lane takes its place after log2(W) shuffles.
+    """
+    if not (isinstance(tile, Tile) and tile.vectors == 1 and tile.rows == tile.vector.width):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = range(tile.rows)
+        vectors = [builder.extract_value(arguments[0], row) for row in lanes]
+
+        def shuffled(row: int, other: int, picked: list[int]) -> Any:
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), tile.rows), picked)
+            return builder.shuffle_vector(vectors[row], vectors[other], mask)
+
+        size = 1
+        while size < tile.rows:
+            for row in (row for row in lanes if not row & size):
+                other = row + size
+                # Lanes of the second operand are counted on from those of the first.
+                upper = [lane if not lane & size else tile.rows + lane - size for lane in lanes]
+                lower = [lane + size if not lane & size else tile.rows + lane for lane in lanes]
+                pair = shuffled(row, other, upper), shuffled(row, other, lower)
+                vectors[row], vectors[other] = pair
+            size *= 2
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for row, vector in enumerate(vectors):
+            value = builder.insert_value(value, vector, row)
+        return value
+
+    return tile(tile), generate
+
+
+@intrinsic
 def tile_load(
     typing_context: Any, shape: Any, pointer: Any, row_stride: Any, panel_stride: Any
 ) -> Any:
