@@ -21,6 +21,7 @@ from numba_lstm.simd.vector import (
     load_first,
     polynomial,
     power_of_two,
+    reciprocal_estimate,
     store,
     store_first,
     where_less,
@@ -170,6 +171,27 @@ def test_power_of_two_of_every_normal_exponent(dtype):
     out = np.empty(count, dtype)
     _powers(x.astype(dtype), dtype(1.5 * 2**limits.nmant), out)
     assert_same_bits(out, np.ldexp(dtype(1), np.resize(exponents, count)))
+
+
+@numba.njit
+def _reciprocals(x, out):
+    for i in range(0, x.size, width(address(x, 0))):
+        store(reciprocal_estimate(load(address(x, i))), address(out, i))
+
+
+def test_reciprocal_estimate_has_half_of_the_digits(dtype):
+    limits = np.finfo(dtype)
+    random = np.random.default_rng(0)
+    exponents = np.repeat(np.arange(limits.minexp + 2, limits.maxexp - 2), 64)
+    x = np.ldexp(random.uniform(1, 2, exponents.size), exponents).astype(dtype)
+    x *= random.choice([-1, 1], x.size).astype(dtype)
+    out = np.empty_like(x)
+    _reciprocals(x, out)
+    error = np.abs(out.astype(np.longdouble) * x.astype(np.longdouble) - 1)
+    assert error.max() <= 2.0 ** -((limits.nmant + 1) // 2)
+    nothing = np.full(lanes_of(dtype), np.nan, dtype)
+    _reciprocals(nothing, nothing)
+    assert np.isnan(nothing).all()
 
 
 @numba.njit

@@ -245,6 +245,38 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
+def reciprocal_estimate(typing_context: Any, x: Any) -> Any:
+    """``1 / x`` to half of the digits or better, for normal numbers with a normal reciprocal.
+
+    One step of Newton's iteration, or the residual of a quotient, gives the other half. AVX-512 has
+    an estimate of 14 bits; elsewhere it is a division.
+    """
+    if not isinstance(x, Vector):
+        return None
+    estimated = cpu.vector_bits() == 512
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind, bits = llvm_vector(x), x.dtype.bitwidth
+        one = ir.Constant(kind, [1.0] * x.width)
+        if not estimated:
+            return builder.fdiv(one, arguments[0])
+        name = f"llvm.x86.avx512.rcp14.p{'s' if bits == 32 else 'd'}.512"
+        mask = ir.IntType(x.width)
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(kind, [kind, kind, mask]), name
+        )
+        every_lane = ir.Constant(mask, -1)
+        value = builder.call(function, [arguments[0], ir.Constant(kind, None), every_lane])
+        if bits == 64:
+            negative = builder.fneg(arguments[0])
+            rest = emit_intrinsic(builder, "fma", x, [negative, value, one])
+            value = emit_intrinsic(builder, "fma", x, [value, rest, value])
+        return value
+
+    return x(x), generate
+
+
+@intrinsic
 def absolute(typing_context: Any, x: Any) -> Any:
     """``|x|``, NaN kept."""
     if not isinstance(x, Vector):
