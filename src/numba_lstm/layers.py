@@ -41,7 +41,7 @@ from .validation import (
     state_pair,
     string,
 )
-from .workspace import WorkspacePool, segment_steps
+from .workspace import WorkspacePool, cached_numbers, segment_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -359,7 +359,8 @@ class Linear(Layer):
         try:
             scratches = workspace.reserve(workers * self._tile_size)
             with panels.borrow() as packed:
-                sizes = (rows, source.shape[-1], packed, out.shape[-1])
+                cached = cached_numbers(out.itemsize)
+                sizes = (rows, source.shape[-1], packed, out.shape[-1], cached)
                 threading_of_kernels.share_out(
                     kernels.linear_product,
                     kernels.linear_product_parallel,

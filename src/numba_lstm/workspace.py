@@ -232,6 +232,12 @@ class Layout:
         return sorted(self.pieces, key=place)
 
 
+def cached_numbers(itemsize: int) -> int:
+    """Numbers of a matrix that a core's L2 cache keeps from one use to the next: half of it."""
+    _, level2, _ = cpu.cache_sizes()
+    return level2 // 2 // itemsize
+
+
 def _strides(config: LSTMConfig, T: int, B: int, features: int) -> tuple[int, int]:
     """Distances, in numbers, from step to step and from row to row; B is 1 without a batch."""
     if config.batch_first:
@@ -307,6 +313,7 @@ def layout(
     rows = B if split.task_panels else -(-B // workers)
     sizes["ahead"] = _steps_ahead(config, steps, rows)
     sizes["gate_steps"] = steps if training else sizes["ahead"]
+    sizes["cached"] = cached_numbers(itemsize)
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
     features = 1 + max(map(config.inputs, range(L))) + config.hidden_size
     block = BLOCK_TERMS * min(TASK_FEATURES, features) if training else 0

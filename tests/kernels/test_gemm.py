@@ -34,6 +34,7 @@ def run_product(
     packed,
     columns,
     continued,
+    cached,
     scratch,
     out,
     stride,
@@ -54,6 +55,7 @@ def run_product(
         0,
         columns,
         continued,
+        cached,
         address(scratch, 0),
         Place(address(out, 0), rows * stride, stride, panel),
     )
@@ -106,7 +108,7 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
     before = random.standard_normal((blocks, rows, panels * across + 3)).astype(dtype)
     continued = begin == "continued"
 
-    def result(values, before):
+    def result(values, before, cached=0):
         blocks, rows, _ = values.shape
         out, stride, panel = before.copy(), panels * across + 3, across
         if apart:
@@ -119,7 +121,7 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
         sizes = ((first, second), runs, blocks, rows)
         out = np.ascontiguousarray(out)
         where = (out.reshape(-1), stride, panel)
-        run_product(*parts, *sizes, packed, columns, continued, scratch, *where)
+        run_product(*parts, *sizes, packed, columns, continued, cached, scratch, *where)
         assert np.isnan(scratch[-lanes:]).all()
         if apart:
             assert (out[..., across:] == 0).all()
@@ -139,6 +141,8 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
     # A row's bits do not depend on the tile it stands in.
     alone = result(values[-1:, -1:], before[-1:, -1:])
     np.testing.assert_array_equal(alone[0, 0], out[-1, -1])
+    # Nor on whether the next panel is asked for.
+    np.testing.assert_array_equal(result(values, before, cached=terms * columns), out)
 
 
 @numba.njit

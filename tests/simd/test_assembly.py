@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 
-from numba_lstm.kernels.gemm import Place, Terms, _before, _tile_sum, tile_product
+from numba_lstm.kernels.gemm import Place, Terms, Upcoming, _before, _tile_sum, tile_product
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
 from numba_lstm.simd.tile import tile_zeros
@@ -41,7 +41,8 @@ def product_loop(rows, vectors, dtype):
         terms = Terms(steps, steps, steps, address(values, 0), 0, row_stride)
         place = Place(address(out, 0), 0, row_stride, panel)
         tile = tile_zeros(rows, vectors, start)
-        _tile_sum(tile, place, steps, _before(terms), terms, start, panel, place)
+        upcoming = Upcoming(start, steps)
+        _tile_sum(tile, (place, steps, _before(terms), terms, start, panel, upcoming, place))
 
     array = numba.types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
     product.compile((array, numba.int64, numba.int64, array, numba.int64, array))
@@ -92,7 +93,8 @@ def test_tallest_tile_of_a_step_stays_in_registers():
         inputs = Terms(size, size, 0, address(values, 0), 0, size)
         hidden = Terms(size, size, 0, address(values, 0), 0, panel)
         place = Place(address(out, 0), 0, size, panel)
-        tile_product(4, size, start, False, inputs, hidden, start, panel, place)
+        upcoming = Upcoming(start, size)
+        tile_product(4, size, start, False, inputs, hidden, start, panel, upcoming, place)
 
     array = numba.types.Array(numba.float32, 1, "C")
     step.compile((array, numba.int64, array, numba.int64, array))

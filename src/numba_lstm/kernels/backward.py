@@ -139,6 +139,7 @@ def _steps_back(call, cells, index, packed, dy, dh_n, dc_n, dh0, dc0, workspace,
             0,
             panels_of(cell, lanes) * lanes,
             False,
+            call.cached,
             scratch,
             Place(dh, 0, state_row, 4 * lanes),
         )
@@ -186,6 +187,7 @@ def _input_gradient(call, cells, layer, packed, dx, workspace, scratch, first, r
             call.first_direction * gates,
             cell.inputs,
             call.first_direction > 0,
+            call.cached,
             scratch,
             out,
         )

@@ -23,10 +23,13 @@ from .gemm import (
     Terms,
     copy_columns,
     no_terms,
+    nothing_upcoming,
     panels_at_once,
+    part_of_next_panel,
     product,
     tile_height,
     tile_product,
+    tiles_over,
 )
 from .panels import gate_stride, vectors_of_panel
 from .workers import first_row
@@ -283,8 +286,7 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     """Some steps of one cell for some rows and the units of some panels, nobody waited for.
 
     Every other step goes through the panels from the end: what a cache could not hold of the
-    weights it has at least of the last ones. (Asking for the next panel while one is in use was no
-    faster: 109 GFLOP/s and 110 without, at B32 I384 H384, whose weights come from L3.)
+    weights it has at least of the last ones.
     """
     lanes = width(walk.gates)
     I, H = cell.inputs, cell.hidden
@@ -298,18 +300,30 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     c_before, c_after = walk.c_before, walk.c_after
     last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
     whole = last_panel - first_panel - (1 if last_vectors < 4 else 0)
+    first_term = 1 + I if projected else 1
+    terms = 1 + I + H - first_term
+    beyond_cache = (last_panel - first_panel) * terms * 4 * lanes > call.cached
+    parts = tiles_over(rows)
     tiles = _tiles_across(rows, whole) + (last_panel - first_panel - whole)
     for step in range(past, past + steps):
+        back = step % 2 == 1
         for tile in range(tiles):
             keep_loop()
-            number = tiles - 1 - tile if step % 2 == 1 else tile
+            number = tiles - 1 - tile if back else tile
             before, together, vectors = _panels_in_turn(rows, whole, last_vectors, number)
             panel = first_panel + before
             weights = panels + panel * panel_size
             gate = gate_stride(cell, panel, lanes)
+            weights_of_terms = weights + first_term * 4 * gate
+            next_weights = weights_of_terms + (-panel_size if back else panel_size)
+            upcoming = nothing_upcoming(weights)
             row = 0
+            part = 0
             while row < rows:
                 keep_loop()
+                if beyond_cache and tile + 1 < tiles:
+                    upcoming = part_of_next_panel(next_weights, terms, part, parts)
+                part += 1
                 height = tile_height(vectors, rows - row)
                 place, gates_panel = gates, height * gates_row
                 if gates_kept:
@@ -322,8 +336,9 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
                     projected,
                     Terms(0 if projected else I, I, 0, x + row * walk.x_row, 0, walk.x_row),
                     Terms(H, H, 0, h_before + row * walk.h_row, 0, walk.h_row),
-                    weights + (1 + I if projected else 1) * 4 * gate,
+                    weights_of_terms,
                     panel_size,
+                    upcoming,
                     Place(place, 0, gates_row, gates_panel),
                 )
                 unit = panel * lanes
@@ -357,7 +372,7 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
 
 
 @device
-def project_inputs(cell, panels, first_panel, last_panel, rows, steps, walk, scratch):
+def project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, walk, scratch):
     """Bias and input's part of the pre-activations of some steps, into the place of the gates."""
     across = 4 * width(panels)
     panel_rows = 1 + cell.inputs + cell.hidden
@@ -373,6 +388,7 @@ def project_inputs(cell, panels, first_panel, last_panel, rows, steps, walk, scr
         0,
         min(cell.gate_columns, last_panel * across) - first_column,
         False,
+        call.cached,
         scratch,
         Place(gates, across, walk.gates_step, cell.gates_panel),
     )
@@ -442,7 +458,7 @@ def _worker_forward(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
                 some = min(chunk, steps - past)
                 walk = walk_from(call, cells, index, source, y, workspace, scratch, past, first)
                 if call.ahead > 0:
-                    project_inputs(cell, panels, 0, count, rows, some, walk, scratch)
+                    project_inputs(call, cell, panels, 0, count, rows, some, walk, scratch)
                 run_steps(call, cell, panels, 0, count, rows, some, walk, past)
             walk = walk_from(call, cells, index, source, y, workspace, scratch, steps, first)
             end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)

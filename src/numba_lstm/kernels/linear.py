@@ -19,7 +19,7 @@ GRADIENT_VECTORS = (_TASK_OUTPUTS + BLOCK_TERMS) * 4
 
 
 @spliced
-def _worker_product(values, rows, terms, packed, columns, out, scratches, worker, workers):
+def _worker_product(values, rows, terms, packed, columns, cached, out, scratches, worker, workers):
     first = first_row(rows, worker, workers)
     count = first_row(rows, worker + 1, workers) - first
     source = address(values, first * terms)
@@ -34,13 +34,14 @@ def _worker_product(values, rows, terms, packed, columns, out, scratches, worker
         0,
         columns,
         False,
+        cached,
         address(scratches, worker * TILE_VECTORS * lanes),
         Place(address(out, first * columns), 0, columns, 4 * lanes),
     )
 
 
 @kernel
-def linear_product(values, rows, terms, packed, columns, out, scratches, worker, workers):
+def linear_product(values, rows, terms, packed, columns, cached, out, scratches, worker, workers):
     """One worker's rows of ``out = start + values @ matrix``.
 
     Parameters
@@ -50,7 +51,8 @@ def linear_product(values, rows, terms, packed, columns, out, scratches, worker,
     rows, terms : int
     packed : array
         The matrix (terms, columns) and the start of every column, from `panels.pack_matrix`; read.
-    columns : int
+    columns, cached : int
+        Columns of the matrix, and numbers of it that the L2 cache keeps.
     out : array
         (rows, columns) flat, assigned.
     scratches : array
@@ -59,17 +61,19 @@ def linear_product(values, rows, terms, packed, columns, out, scratches, worker,
         Which share of the rows, of how many.
     """
     mode = enter_default_mode()
-    _worker_product(values, rows, terms, packed, columns, out, scratches, worker, workers)
+    _worker_product(values, rows, terms, packed, columns, cached, out, scratches, worker, workers)
     restore_mode(mode)
 
 
 @parallel_kernel
-def linear_product_parallel(values, rows, terms, packed, columns, out, scratches, workers):
+def linear_product_parallel(values, rows, terms, packed, columns, cached, out, scratches, workers):
     """All workers' rows at once; see `linear_product`."""
     for worker in prange(workers):
         share = int(worker)
         mode = enter_default_mode()
-        _worker_product(values, rows, terms, packed, columns, out, scratches, share, workers)
+        _worker_product(
+            values, rows, terms, packed, columns, cached, out, scratches, share, workers
+        )
         restore_mode(mode)
 
 

@@ -35,6 +35,7 @@ CALL = np.dtype(
             "ahead",  # steps whose inputs are projected ahead of the recurrence; 0 for none
             "gate_steps",  # steps whose gates are kept; 0: every tile passes through a scratch
             "dx_steps",  # steps of one product for dx
+            "cached",  # numbers of a matrix that the L2 cache keeps from one use to the next
             "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
             "scratch_size",

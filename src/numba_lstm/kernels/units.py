@@ -78,7 +78,7 @@ def _stage(own, layer, stage, kind, past, some):
             if past == 0 and panel == 0:
                 begin_states(call, cell, index, h0, c0, 0, B, walk, workspace)
             if call.ahead > 0:
-                project_inputs(cell, panels, panel, last, B, some, walk, scratch)
+                project_inputs(call, cell, panels, panel, last, B, some, walk, scratch)
         elif panel == 0:
             end_states(call, cell, index, h_n, c_n, 0, B, walk, workspace)
         announce(done)

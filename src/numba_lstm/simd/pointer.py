@@ -10,7 +10,7 @@ import operator
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 
@@ -47,6 +47,24 @@ def address(typing_context: Any, array: Any, index: Any) -> Any:
         return offset(builder, data, arguments[1])
 
     return Pointer(array.dtype)(array, types.int64), generate
+
+
+@intrinsic
+def fetch(typing_context: Any, pointer: Any) -> Any:
+    """Ask for the cache line at `pointer`, into L2, and go on; any address will do."""
+    if not isinstance(pointer, Pointer):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number, byte_pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte_pointer, number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        place = builder.bitcast(arguments[0], byte_pointer)
+        to_read, into_l2, data = (ir.Constant(number, flag) for flag in (0, 2, 1))
+        builder.call(prefetch, [place, to_read, into_l2, data])
+        return context.get_dummy_value()
+
+    return types.void(pointer), generate
 
 
 @type_callable(operator.add)
