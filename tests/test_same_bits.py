@@ -5,6 +5,8 @@ import platform
 import secrets
 import subprocess
 import sys
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -96,6 +98,15 @@ def workers(monkeypatch):
     layout.cache_clear()
 
 
+@contextmanager
+def small_cache(numbers):
+    """A CPU whose L2 cache keeps so few numbers that sums go on panel by panel in stretches."""
+    layout.cache_clear()
+    with patch("numba_lstm.workspace.cached_numbers", lambda itemsize: numbers):
+        yield
+    layout.cache_clear()
+
+
 def check(case, random):
     """Compare all ways to the same results."""
     x, h0, c0, dy, dh, dc = case.arrays()
@@ -110,6 +121,10 @@ def check(case, random):
         assert_same(inferred(lstm, x, h0, c0, threads=threads), forward, f"inference, {what}")
     checkpointed = trained(case, *arrays, threads=2, checkpoint=int(random.integers(1, 20)))
     assert_same(checkpointed, whole, f"checkpoints, {case}")
+
+    with small_cache(int(random.choice([0, 1000, 3000, 10000]))):
+        assert_same(trained(case, *arrays, threads=2), whole, f"small cache, {case}")
+        assert_same(inferred(lstm, x, h0, c0), forward, f"inference, small cache, {case}")
 
     def part(rows):
         axes = (batch_axis, 1, 1, batch_axis, 1, 1)

@@ -315,11 +315,14 @@ def layout(
     sizes["gate_steps"] = steps if training else sizes["ahead"]
     sizes["cached"] = cached_numbers(itemsize)
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
-    features = 1 + max(map(config.inputs, range(L))) + config.hidden_size
-    block = BLOCK_TERMS * min(TASK_FEATURES, features) if training else 0
-    sizes["scratch_size"] = _up(max(TILE_VECTORS * W, block), CACHE_LINE // itemsize)
-    sizes["scratch"] = places.take(workers, int(sizes["scratch_size"]))
     panels = -(-config.hidden_size // W)
+    # Sums of a tile, or of all rows where they wait for the next stretch of terms (`stretches_of`).
+    most_terms = max(map(config.inputs, range(L))) + config.hidden_size
+    cut = panels * 4 * W * most_terms > cached_numbers(itemsize)
+    sums = max(TILE_VECTORS, 4 * rows if cut else 0) * W
+    block = BLOCK_TERMS * min(TASK_FEATURES, 1 + most_terms) if training else 0
+    sizes["scratch_size"] = _up(max(sums, block), CACHE_LINE // itemsize)
+    sizes["scratch"] = places.take(workers, int(sizes["scratch_size"]))
     flags = slice(0, 0)
     if split.task_panels:
         sizes["task_panels"] = split.task_panels

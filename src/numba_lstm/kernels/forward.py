@@ -25,8 +25,11 @@ from .gemm import (
     no_terms,
     nothing_upcoming,
     panels_at_once,
-    part_of_next_panel,
+    part_of_next,
     product,
+    rows_of,
+    stretch_of,
+    stretches_of,
     tile_height,
     tile_product,
     tiles_over,
@@ -258,8 +261,8 @@ def _activate(
 
 
 @inlined
-def _tiles_across(rows, whole):
-    """Tiles that take so many whole panels side by side."""
+def _groups_across(rows, whole):
+    """Groups of panels side by side, a tile across each, that so many whole panels are cut into."""
     widest = panels_at_once(rows, 4)
     rest = whole % widest
     return whole // widest + rest // 2 + rest % 2
@@ -267,7 +270,7 @@ def _tiles_across(rows, whole):
 
 @inlined
 def _panels_in_turn(rows, whole, last_vectors, number):
-    """Panel where the tile of this number begins, the panels and the vectors in a row it takes."""
+    """Panel where the group of this number begins, its panels, and vectors in a row of a tile."""
     widest = panels_at_once(rows, 4)
     wide = whole // widest
     pairs = (whole - wide * widest) // 2
@@ -281,6 +284,110 @@ def _panels_in_turn(rows, whole, last_vectors, number):
     return whole, 1, last_vectors
 
 
+@inlined
+def _next_step(walk):
+    """The same walk, a step further."""
+    h_before, h_after = walk.h_after, walk.h_before
+    if walk.h_step != 0:
+        h_before, h_after = walk.h_before + walk.h_step, walk.h_after + walk.h_step
+    return Walk(
+        walk.x + walk.x_step,
+        walk.x_row,
+        walk.x_step,
+        h_before,
+        h_after,
+        walk.h_row,
+        walk.h_units,
+        walk.h_step,
+        walk.c_before + walk.c_step,
+        walk.c_after + walk.c_step,
+        walk.c_step,
+        walk.y + walk.y_step,
+        walk.y_row,
+        walk.y_step,
+        walk.gates + walk.gates_step,
+        walk.gates_step,
+    )
+
+
+@inlined
+def _step_of_panels(
+    call, cell, panels, panel, together, vectors, onwards, stretches, beyond_cache, rows, walk
+):
+    """One step of the units of some panels side by side, for all rows.
+
+    `onwards` tells the panel that comes next: so many further on, or 0 for none.
+    """
+    lanes = width(walk.gates)
+    I, H = cell.inputs, cell.hidden
+    projected = call.ahead > 0
+    panel_size = (1 + I + H) * 4 * lanes
+    gates_row = 4 * lanes
+    gate = gate_stride(cell, panel, lanes)
+    unit = panel * lanes
+    wide = together > 1
+    inputs = Terms(0 if projected else I, I, 0, walk.x, 0, walk.x_row)
+    hidden = Terms(H, H, 0, walk.h_before, 0, walk.h_row)
+    gates_kept = call.training == 1 or projected
+    last_stretch = stretches.of_first + stretches.of_second - 1
+    start = panels + panel * panel_size
+    first_weights = start + (1 + I if projected else 1) * 4 * gate
+    for stretch in range(last_stretch + 1):
+        one, two, before = stretch_of(inputs, hidden, stretches, stretch)
+        weights = first_weights + before * 4 * gate
+        asked = beyond_cache and (stretch < last_stretch or onwards != 0)
+        upcoming = nothing_upcoming(weights)
+        row = 0
+        tile = 0
+        while row < rows:
+            keep_loop()
+            if asked:
+                terms = one.count + two.count
+                following = weights + terms * 4 * gate
+                if stretch == last_stretch:
+                    following = first_weights + onwards * panel_size
+                upcoming = part_of_next(following, terms, tile, tiles_over(rows))
+            tile += 1
+            height = tile_height(vectors, rows - row)
+            place, gates_panel = walk.gates, height * gates_row
+            if gates_kept:
+                place = place + (panel * cell.gates_panel + row * gates_row)
+                gates_panel = cell.gates_panel
+            elif last_stretch > 0:
+                place = place + row * gates_row
+            tile_product(
+                vectors,
+                height,
+                start,
+                projected or stretch > 0,
+                rows_of(one, 0, row),
+                rows_of(two, 0, row),
+                weights,
+                panel_size,
+                upcoming,
+                Place(place, 0, gates_row, gates_panel),
+            )
+            if stretch == last_stretch:
+                state = row * cell.state_row + unit
+                _activate(
+                    together if wide else height,
+                    lanes if wide else 0,
+                    place,
+                    gates_panel if wide else gates_row,
+                    gate,
+                    walk.c_before + state,
+                    walk.c_after + state,
+                    lanes if wide else cell.state_row,
+                    walk.h_after + (row * walk.h_row + unit),
+                    lanes if wide else walk.h_row,
+                    walk.h_units - unit,
+                    walk.y + (row * walk.y_row + unit),
+                    lanes if wide else walk.y_row,
+                    H - unit,
+                )
+            row += height
+
+
 @device
 def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, past):
     """Some steps of one cell for some rows and the units of some panels, nobody waited for.
@@ -289,86 +396,37 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     weights it has at least of the last ones.
     """
     lanes = width(walk.gates)
-    I, H = cell.inputs, cell.hidden
-    state_row = cell.state_row
-    panel_size = (1 + I + H) * 4 * lanes
-    gates_row = 4 * lanes
-    gates_kept = call.training == 1 or call.ahead > 0
-    projected = call.ahead > 0
-    x, y, gates = walk.x, walk.y, walk.gates
-    h_before, h_after = walk.h_before, walk.h_after
-    c_before, c_after = walk.c_before, walk.c_after
+    inputs = Terms(0 if call.ahead > 0 else cell.inputs, cell.inputs, 0, walk.x, 0, walk.x_row)
+    hidden = Terms(cell.hidden, cell.hidden, 0, walk.h_before, 0, walk.h_row)
+    columns = (last_panel - first_panel) * 4 * lanes
+    stretches = stretches_of(inputs, hidden, columns, tiles_over(rows), call.cached, lanes)
+    beyond_cache = (inputs.count + hidden.count) * columns > call.cached
     last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
     whole = last_panel - first_panel - (1 if last_vectors < 4 else 0)
-    first_term = 1 + I if projected else 1
-    terms = 1 + I + H - first_term
-    beyond_cache = (last_panel - first_panel) * terms * 4 * lanes > call.cached
-    parts = tiles_over(rows)
-    tiles = _tiles_across(rows, whole) + (last_panel - first_panel - whole)
+    groups = _groups_across(rows, whole) + (last_panel - first_panel - whole)
     for step in range(past, past + steps):
         back = step % 2 == 1
-        for tile in range(tiles):
+        for group in range(groups):
             keep_loop()
-            number = tiles - 1 - tile if back else tile
+            number = groups - 1 - group if back else group
             before, together, vectors = _panels_in_turn(rows, whole, last_vectors, number)
-            panel = first_panel + before
-            weights = panels + panel * panel_size
-            gate = gate_stride(cell, panel, lanes)
-            weights_of_terms = weights + first_term * 4 * gate
-            next_weights = weights_of_terms + (-panel_size if back else panel_size)
-            upcoming = nothing_upcoming(weights)
-            row = 0
-            part = 0
-            while row < rows:
-                keep_loop()
-                if beyond_cache and tile + 1 < tiles:
-                    upcoming = part_of_next_panel(next_weights, terms, part, parts)
-                part += 1
-                height = tile_height(vectors, rows - row)
-                place, gates_panel = gates, height * gates_row
-                if gates_kept:
-                    place = gates + (panel * cell.gates_panel + row * gates_row)
-                    gates_panel = cell.gates_panel
-                tile_product(
-                    vectors,
-                    height,
-                    weights,
-                    projected,
-                    Terms(0 if projected else I, I, 0, x + row * walk.x_row, 0, walk.x_row),
-                    Terms(H, H, 0, h_before + row * walk.h_row, 0, walk.h_row),
-                    weights_of_terms,
-                    panel_size,
-                    upcoming,
-                    Place(place, 0, gates_row, gates_panel),
-                )
-                unit = panel * lanes
-                state = row * state_row + unit
-                wide = together > 1
-                _activate(
-                    together if wide else height,
-                    lanes if wide else 0,
-                    place,
-                    gates_panel if wide else gates_row,
-                    gate,
-                    c_before + state,
-                    c_after + state,
-                    lanes if wide else state_row,
-                    h_after + (row * walk.h_row + unit),
-                    lanes if wide else walk.h_row,
-                    walk.h_units - unit,
-                    y + (row * walk.y_row + unit),
-                    lanes if wide else walk.y_row,
-                    H - unit,
-                )
-                row += height
-        x = x + walk.x_step
-        y = y + walk.y_step
-        gates = gates + walk.gates_step
-        c_before, c_after = c_before + walk.c_step, c_after + walk.c_step
-        if walk.h_step == 0:
-            h_before, h_after = h_after, h_before
-        else:
-            h_before, h_after = h_before + walk.h_step, h_after + walk.h_step
+            onwards = 0
+            if group + 1 < groups:
+                onwards = -1 if back else 1
+            _step_of_panels(
+                call,
+                cell,
+                panels,
+                first_panel + before,
+                together,
+                vectors,
+                onwards,
+                stretches,
+                beyond_cache,
+                rows,
+                walk,
+            )
+        walk = _next_step(walk)
 
 
 @device
