@@ -8,7 +8,15 @@ import numba
 import numpy as np
 import pytest
 
-from numba_lstm.kernels.gemm import Place, Terms, Upcoming, _before, _tile_sum, tile_product
+from numba_lstm.kernels.gemm import (
+    Place,
+    Stretch,
+    Terms,
+    Upcoming,
+    _before,
+    _tile_sum,
+    tile_product,
+)
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
 from numba_lstm.simd.tile import tile_zeros
@@ -32,8 +40,8 @@ def innermost_loops(assembly):
             yield [line for line in lines[start + 1 : end] if line and line[0] != "."]
 
 
-def product_loop(rows, vectors, dtype):
-    """The one loop with multiply-adds of a kernel that sums a product into a tile."""
+def product_loops(rows, vectors, dtype):
+    """The loops with multiply-adds of a kernel that sums a product into a tile."""
 
     @numba.njit
     def product(values, row_stride, steps, weights, panel, out):
@@ -41,21 +49,20 @@ def product_loop(rows, vectors, dtype):
         terms = Terms(steps, steps, steps, address(values, 0), 0, row_stride)
         place = Place(address(out, 0), 0, row_stride, panel)
         tile = tile_zeros(rows, vectors, start)
-        upcoming = Upcoming(start, steps)
-        _tile_sum(tile, (place, steps, _before(terms), terms, start, panel, upcoming, place))
+        task = (place, steps, _before(terms), terms, start, panel, start, steps, place)
+        _tile_sum(tile, task)
 
     array = numba.types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
     product.compile((array, numba.int64, numba.int64, array, numba.int64, array))
     (assembly,) = product.inspect_asm().values()
-    (loop,) = (body for body in innermost_loops(assembly) if any("vfmadd" in i for i in body))
-    return loop
+    return [body for body in innermost_loops(assembly) if any("vfmadd" in i for i in body)]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("vectors", [4, 2, 1])
 def test_inner_loop(vectors, dtype):
     rows = cpu.tile_rows(vectors)
-    loop = product_loop(rows, vectors, dtype)
+    (loop,) = product_loops(rows, vectors, dtype)
     suffix = "ps" if dtype == np.float32 else "pd"
     register = REGISTER[cpu.vector_bits()]
 
@@ -77,8 +84,8 @@ def test_inner_loop(vectors, dtype):
 def test_a_tile_that_does_not_fit_is_seen_to_spill():
     """The check itself: one row too many leaves its accumulators on the stack."""
     too_tall = cpu.vector_registers() // 4
-    loop = product_loop(too_tall, 4, np.float32)
-    assert any("%rsp" in line for line in loop)
+    loops = product_loops(too_tall, 4, np.float32)
+    assert any("%rsp" in line for loop in loops for line in loop)
 
 
 def test_tallest_tile_of_a_step_stays_in_registers():
@@ -93,13 +100,13 @@ def test_tallest_tile_of_a_step_stays_in_registers():
         inputs = Terms(size, size, 0, address(values, 0), 0, size)
         hidden = Terms(size, size, 0, address(values, 0), 0, panel)
         place = Place(address(out, 0), 0, size, panel)
-        upcoming = Upcoming(start, size)
-        tile_product(4, size, start, False, inputs, hidden, start, panel, upcoming, place)
+        terms, upcoming = Stretch(0, size), Upcoming(start, 0, size)
+        tile_product(4, size, start, False, inputs, hidden, terms, start, panel, upcoming, place)
 
     array = numba.types.Array(numba.float32, 1, "C")
     step.compile((array, numba.int64, array, numba.int64, array))
     tile = cpu.tile_rows(4) * 4
-    for assembly in tile_product.inspect_asm().values():
+    for assembly in step.inspect_asm().values():
         lines = [line.split("#")[0].strip() for line in assembly.splitlines()]
         edges = [i for i, line in enumerate(lines) if line.endswith(":") or line[:1] == "j"]
         blocks = [lines[first:last] for first, last in itertools.pairwise(edges)]

@@ -21,11 +21,10 @@ from .dropout import dropout
 from .gemm import (
     Place,
     Terms,
+    Upcoming,
     copy_columns,
     no_terms,
-    nothing_upcoming,
     panels_at_once,
-    part_of_next,
     product,
     rows_of,
     stretch_of,
@@ -321,6 +320,7 @@ def _step_of_panels(
     lanes = width(walk.gates)
     I, H = cell.inputs, cell.hidden
     projected = call.ahead > 0
+    gates_kept = call.training == 1 or projected
     panel_size = (1 + I + H) * 4 * lanes
     gates_row = 4 * lanes
     gate = gate_stride(cell, panel, lanes)
@@ -328,46 +328,43 @@ def _step_of_panels(
     wide = together > 1
     inputs = Terms(0 if projected else I, I, 0, walk.x, 0, walk.x_row)
     hidden = Terms(H, H, 0, walk.h_before, 0, walk.h_row)
-    gates_kept = call.training == 1 or projected
-    last_stretch = stretches.of_first + stretches.of_second - 1
+    terms = inputs.count + H
+    tiles = tiles_over(rows)
     start = panels + panel * panel_size
-    first_weights = start + (1 + I if projected else 1) * 4 * gate
-    for stretch in range(last_stretch + 1):
-        one, two, before = stretch_of(inputs, hidden, stretches, stretch)
-        weights = first_weights + before * 4 * gate
-        asked = beyond_cache and (stretch < last_stretch or onwards != 0)
-        upcoming = nothing_upcoming(weights)
+    first_weights = start + (1 + I + H - terms) * 4 * gate
+    for number in range(stretches):
+        stretch = stretch_of(terms, number, stretches)
+        weights = first_weights + stretch.before * 4 * gate
+        following = weights + stretch.count * 4 * gate
+        asked = beyond_cache
+        if number == stretches - 1:
+            following = first_weights + onwards * panel_size
+            asked = beyond_cache and onwards != 0
         row = 0
         tile = 0
         while row < rows:
             keep_loop()
-            if asked:
-                terms = one.count + two.count
-                following = weights + terms * 4 * gate
-                if stretch == last_stretch:
-                    following = first_weights + onwards * panel_size
-                upcoming = part_of_next(following, terms, tile, tiles_over(rows))
-            tile += 1
             height = tile_height(vectors, rows - row)
             place, gates_panel = walk.gates, height * gates_row
             if gates_kept:
                 place = place + (panel * cell.gates_panel + row * gates_row)
                 gates_panel = cell.gates_panel
-            elif last_stretch > 0:
+            elif stretches > 1:
                 place = place + row * gates_row
             tile_product(
                 vectors,
                 height,
                 start,
-                projected or stretch > 0,
-                rows_of(one, 0, row),
-                rows_of(two, 0, row),
+                projected or number > 0,
+                rows_of(inputs, 0, row),
+                rows_of(hidden, 0, row),
+                stretch,
                 weights,
                 panel_size,
-                upcoming,
+                Upcoming(following, tile, tiles if asked else 0),
                 Place(place, 0, gates_row, gates_panel),
             )
-            if stretch == last_stretch:
+            if number == stretches - 1:
                 state = row * cell.state_row + unit
                 _activate(
                     together if wide else height,
@@ -386,6 +383,7 @@ def _step_of_panels(
                     H - unit,
                 )
             row += height
+            tile += 1
 
 
 @device
@@ -396,11 +394,10 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     weights it has at least of the last ones.
     """
     lanes = width(walk.gates)
-    inputs = Terms(0 if call.ahead > 0 else cell.inputs, cell.inputs, 0, walk.x, 0, walk.x_row)
-    hidden = Terms(cell.hidden, cell.hidden, 0, walk.h_before, 0, walk.h_row)
+    terms = cell.hidden if call.ahead > 0 else cell.inputs + cell.hidden
     columns = (last_panel - first_panel) * 4 * lanes
-    stretches = stretches_of(inputs, hidden, columns, tiles_over(rows), call.cached, lanes)
-    beyond_cache = (inputs.count + hidden.count) * columns > call.cached
+    beyond_cache = terms * columns > call.cached
+    stretches = stretches_of(terms, columns, tiles_over(rows), call.cached, lanes)
     last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
     whole = last_panel - first_panel - (1 if last_vectors < 4 else 0)
     groups = _groups_across(rows, whole) + (last_panel - first_panel - whole)
@@ -429,7 +426,7 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
         walk = _next_step(walk)
 
 
-@device
+@spliced
 def project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, walk, scratch):
     """Bias and input's part of the pre-activations of some steps, into the place of the gates."""
     across = 4 * width(panels)

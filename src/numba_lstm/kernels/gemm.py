@@ -102,32 +102,11 @@ class Place(NamedTuple):
     panel: int
 
 
-class Upcoming(NamedTuple):
-    """What a tile asks for while it sums: a cache line with every term, `step` numbers apart."""
-
-    place: Pointer
-    step: int
-
-
 @inlined
-def nothing_upcoming(weights):
-    """Asks over and over for a line that is at hand."""
-    return Upcoming(weights, 0)
-
-
-@inlined
-def part_of_next(weights, terms, tile, tiles):
-    """Part of the weights of the next stretch or panel that one of `tiles` over this one asks for.
-
-    Where they come from beyond L2, the first tile would wait for them: with 20 rows of 650 units
-    130 GFLOP/s, and 170 where the tiles before it have asked (L3 at 30 GB/s). A single tile does
-    not give the time, and gains nothing.
-    """
-    lanes = width(weights)
-    if tiles < 2 or tile >= 4:
-        return nothing_upcoming(weights)
-    step = max(1, 4 // tiles) * lanes
-    return Upcoming(weights + tile * terms * step, step)
+def rows_of(terms, block, row):
+    """The same terms, for the rows from one of them on."""
+    values = terms.values + (block * terms.block + row * terms.row)
+    return Terms(terms.count, terms.run, terms.next_run, values, terms.block, terms.row)
 
 
 @inlined
@@ -137,59 +116,57 @@ def tiles_over(rows):
 
 
 @inlined
-def rows_of(terms, block, row):
-    """The same terms, for the rows from one of them on."""
-    values = terms.values + (block * terms.block + row * terms.row)
-    return Terms(terms.count, terms.run, terms.next_run, values, terms.block, terms.row)
-
-
-class Stretches(NamedTuple):
-    """Stretches into which the terms of a sum's two parts are cut; 0 and 1: all terms in one."""
-
-    of_first: int
-    of_second: int
-
-
-@inlined
-def stretches_of(first, second, columns, tiles, cached, lanes):
-    """Stretches of the terms, so that L2 keeps the weights of one for all tiles over a panel.
+def stretches_of(terms, columns, tiles, cached, lanes):
+    """Stretches that a sum is cut into, so that L2 keeps the weights of one for all tiles.
 
     A fifth of what it keeps leaves room for the next stretch, which the tiles ask for, and for
     their rows: 4600 terms took 113 GFLOP/s at once, and 179 in stretches of 1024 to 512. A sum
     that waits in memory for its next stretch goes on with the same bits.
     """
-    terms = first.count + second.count
     longest = max(1, cached // (5 * 4 * lanes))
-    if tiles < 2 or terms * columns <= cached or terms <= longest:
-        return Stretches(0, 1)
-    return Stretches(
-        (first.count + longest - 1) // longest, (second.count + longest - 1) // longest
-    )
+    if tiles < 2 or terms * columns <= cached:
+        return 1
+    return max(1, (terms + longest - 1) // longest)
+
+
+class Stretch(NamedTuple):
+    """Some terms of a sum: how many come before them, and their number."""
+
+    before: int
+    count: int
 
 
 @inlined
-def _cut(terms, part, parts):
-    """One of the parts of some terms, cut between runs, and the number of terms before it."""
-    unit = terms.run if 0 < terms.run < terms.count else 1
-    units = (terms.count + unit - 1) // unit
-    before = units * part // parts
-    count = min(units * (part + 1) // parts * unit, terms.count) - before * unit
-    skipped = before * terms.next_run if unit > 1 else before
-    values = terms.values + skipped
-    run = unit if unit > 1 else count
-    return Terms(count, run, terms.next_run, values, terms.block, terms.row), before * unit
+def stretch_of(terms, number, stretches):
+    """One of the stretches of a sum."""
+    before = terms * number // stretches
+    return Stretch(before, terms * (number + 1) // stretches - before)
+
+
+class Upcoming(NamedTuple):
+    """Weights that come next, which the tiles over the present ones ask for: `tile` of `tiles`.
+
+    Where they come from beyond L2, the first tile would wait for them: with 20 rows of 650 units
+    130 GFLOP/s, and 170 where the tiles before it have asked (L3 at 30 GB/s).
+    """
+
+    weights: Pointer
+    tile: int
+    tiles: int  # 0 if nothing is asked for
 
 
 @inlined
-def stretch_of(first, second, stretches, number):
-    """Terms of one stretch, as the two parts of a sum, and the number of terms before it."""
-    if stretches.of_first + stretches.of_second == 1:
-        return first, second, 0
-    if number < stretches.of_first:
-        some, before = _cut(first, number, stretches.of_first)
-        return some, no_terms(some.values), before
-    some, before = _cut(second, number - stretches.of_first, stretches.of_second)
-    return no_terms(some.values), some, first.count + before
+def _part_of_tile(upcoming, terms):
+    """Where a tile begins to ask for weights, a line with every term, and how far on each time.
+
+    A single tile does not give the time, and gains nothing; four have asked for all there is. Then
+    it is a line over and over.
+    """
+    weights, tile, tiles = upcoming
+    if tiles < 2 or tile >= 4:
+        return weights, 0
+    step = max(1, 4 // tiles) * width(weights)
+    return weights + tile * terms * step, step
 
 
 class _Term(NamedTuple):
@@ -216,6 +193,23 @@ def _before(part):
 
 
 @inlined
+def _behind(first, second, count):
+    """What stands behind so many terms of a sum."""
+    part = first
+    if count >= first.count:
+        part = second
+        count -= first.count
+    if count == 0:
+        return _before(part)
+    runs = count // part.run
+    within = count - runs * part.run
+    left = min(part.run - within, part.count - count)
+    values = part.values + (runs * part.next_run + within - 1)
+    rest = part.count - count - left
+    return _Term(values, part.row, part.run, part.next_run - part.run, left, rest)
+
+
+@inlined
 def _next_term(term, second):
     """The term after another, whose part the second one follows."""
     values, row, run, jump, left, rest = term
@@ -238,9 +232,8 @@ def _tile_sum(shape, task):
     runs out of registers for 6 x 4 and keeps a vector of the tile on the stack (66 to 97 GFLOP/s,
     as the stack happened to lie to the cache lines; 98 without).
     """
-    begin, count, term, second, weights, panel_size, upcoming, out = task
+    begin, count, term, second, weights, panel_size, asked, step, out = task
     tile = tile_load(shape, begin.start, begin.row, begin.panel)
-    asked, step = upcoming
     for _ in range(count):
         keep_loop()
         fetch(asked)
@@ -253,7 +246,7 @@ def _tile_sum(shape, task):
 
 @device
 def tile_product(
-    vectors, rows, start, continued, first, second, weights, panel_size, upcoming, out
+    vectors, rows, start, continued, first, second, stretch, weights, panel_size, upcoming, out
 ):
     """Multiply the rows of one tile by panels: ``out = start + [first | second] @ weights``.
 
@@ -268,6 +261,8 @@ def tile_product(
         weights; or, if they are continued, from what stands in `out`.
     first, second : Terms
         Read.
+    stretch : Stretch
+        Which of them.
     weights, panel_size : Pointer, int
         Rows of the panels for these terms, the panels so many numbers apart; read.
     upcoming : Upcoming
@@ -275,9 +270,9 @@ def tile_product(
         Assigned.
     """
     begin = out if continued else Place(start, 0, 0, panel_size)
-    count = first.count + second.count
-    term = _before(first if first.count > 0 else second)
-    task = (begin, count, term, second, weights, panel_size, upcoming, out)
+    term = _behind(first, second, stretch.before)
+    asked, step = _part_of_tile(upcoming, stretch.count)
+    task = (begin, stretch.count, term, second, weights, panel_size, asked, step, out)
     if vectors == 4 and rows == 1:
         _tile_sum(tile_zeros(1, 4, start), task)
     elif vectors == 4 and rows == 2:
@@ -372,9 +367,9 @@ def product(
     """
     lanes = width(scratch)
     tiles = blocks * tiles_over(rows)
-    beyond_cache = (first.count + second.count) * columns > cached
-    stretches = stretches_of(first, second, columns, tiles, cached, lanes)
-    last_stretch = stretches.of_first + stretches.of_second - 1
+    terms = first.count + second.count
+    beyond_cache = terms * columns > cached
+    stretches = stretches_of(terms, columns, tiles, cached, lanes)
     column = 0
     results = out.start
     while column < columns:
@@ -385,25 +380,22 @@ def product(
         together = panels_at_once(rows, left // across) if direct and vectors == 4 else 1
         panel = panels + column * panel_rows
         size = panel_rows * across
+        first_weights = panel + (1 + skipped) * across
         wanted = min(left, across)
-        for stretch in range(last_stretch + 1):
-            one, two, before = stretch_of(first, second, stretches, stretch)
-            weights = panel + (1 + skipped + before) * across
-            asked = beyond_cache and (stretch < last_stretch or left > across * together)
-            upcoming = nothing_upcoming(weights)
-            begun = continued or stretch > 0
+        for number in range(stretches):
+            stretch = stretch_of(terms, number, stretches)
+            weights = first_weights + stretch.before * across
+            following = weights + stretch.count * across
+            asked = beyond_cache
+            if number == stretches - 1:
+                following = first_weights + size
+                asked = beyond_cache and left > across
+            begun = continued or number > 0
             tile = 0
             for block in range(blocks):
                 row = 0
                 while row < rows:
                     keep_loop()
-                    if asked:
-                        terms = one.count + two.count
-                        following = weights + terms * across
-                        if stretch == last_stretch:
-                            following = panel + (size + (1 + skipped) * across)
-                        upcoming = part_of_next(following, terms, tile, tiles)
-                    tile += 1
                     height = tile_height(vectors * together, rows - row)
                     target = results + (block * out.block + row * out.row)
                     place = Place(target, 0, out.row, out.panel)
@@ -416,16 +408,18 @@ def product(
                         height,
                         panel,
                         begun,
-                        rows_of(one, block, row),
-                        rows_of(two, block, row),
+                        rows_of(first, block, row),
+                        rows_of(second, block, row),
+                        stretch,
                         weights,
                         size,
-                        upcoming,
+                        Upcoming(following, tile, tiles if asked else 0),
                         place,
                     )
                     if not direct:
                         copy_columns(height, wanted, scratch, across, target, out.row)
                     row += height
+                    tile += 1
         column += across * together
         results = results + (together * out.panel if vectors == 4 else across)
 
