@@ -62,7 +62,7 @@ class LSTMConfig:
         """D H: features of y."""
         return self.directions * self.hidden_size
 
-    @property
+    @functools.cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype of parameters, states and outputs."""
         return np.dtype(self.dtype)

@@ -41,12 +41,11 @@ class _Turn:
     """One call at a time: a stream's state belongs to one sequence of steps."""
 
     def __init__(self) -> None:
-        self._lock = threading_of_kernels.lock()
-
-        self.end = self._lock.release
+        lock = threading_of_kernels.lock()
+        self._acquire, self.end = lock.acquire, lock.release
 
     def begin(self) -> None:
-        if not self._lock.acquire(blocking=False):
+        if not self._acquire(False):
             raise RuntimeError("another thread is in a call of this stream: give each its own")
 
     def __enter__(self) -> None:
@@ -202,7 +201,7 @@ class Stream:
             h, c = self._states
             if mask is not None:
                 self._before[0], self._before[1] = self._h, self._c
-            y_flat = y.reshape(-1)
+            y_flat = y.ravel()
             packed, x_flat = self._packed(), flat(array)
             arguments = (*self._tables, packed, x_flat, h, c, y_flat, h, c, self._workspace)
             if self._workers == 1:
