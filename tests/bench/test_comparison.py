@@ -40,6 +40,12 @@ def test_a_slow_engine_and_some_that_drop_out():
     assert outcome.share_of_limit == outcome.rate(OWN) / outcome.highest_rate
 
 
+def test_multiply_adds_are_measured_in_every_round(monkeypatch):
+    rates = iter([3e9, 9e9, 4e9])
+    monkeypatch.setattr(comparison, "measure_multiply_adds", lambda *_: next(rates))
+    assert compared(rounds=3).limits.operations == 4e9
+
+
 def test_without_others_there_is_no_ratio():
     outcome = compared()
     assert (outcome.best_peer, outcome.ratio, outcome.skipped) == (None, None, {})

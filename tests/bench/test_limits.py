@@ -53,6 +53,8 @@ def test_sizes_to_read_lie_within_their_levels(monkeypatch):
         assert first <= level1 < second <= level2 < third < beyond
         assert threads * beyond >= 4 * level3
     assert limits._read_sizes(2)[2] <= level3 // 2
+    monkeypatch.setattr(cpu, "cache_sizes", lambda: (level1, level2, 480 << 20))
+    assert limits._read_sizes(1)[2] == 8 * level2, "of a huge cache only a guest's part is read"
 
 
 def test_batched_shapes_are_bound_by_multiply_adds(machine):

@@ -97,9 +97,14 @@ def test_what_was_skipped_and_where(comparisons):
 
 
 def test_limits():
-    assert report.limit_line(Limits(2, "float64", 50e9, RATES)) == (
-        "limits on 2 threads: 50.0 GFLOP/s of float64 multiply-adds; "
-        "reads in GB/s: L1 200, L2 100, L3 70, memory 20"
+    reads = "reads in GB/s: L1 200, L2 100, L3 70, memory 20"
+    once = [Limits(2, "float64", 50e9, RATES)]
+    assert report.limit_line(once) == (
+        f"limits on 2 threads: 50.0 GFLOP/s of float64 multiply-adds; {reads}"
+    )
+    often = [Limits(1, "float32", rate, RATES) for rate in (60e9, 52e9, 75.5e9)]
+    assert report.limit_line(often) == (
+        f"limits on 1 thread: 52.0 to 75.5 GFLOP/s of float32 multiply-adds; {reads}"
     )
 
 
@@ -127,7 +132,7 @@ def test_data(comparisons):
     data = json.loads(json.dumps(report.as_data([*comparisons, other], []), allow_nan=False))
     assert list(data) == ["machine", "versions", "limits", "comparisons", "language_model"]
     assert [limit["threads"] for limit in data["limits"]] == [1, 2]
-    assert data["limits"][1]["gflops"] == 200.0
+    assert [one["multiply_add_gflops"] for one in data["comparisons"]] == [100.0, 100.0, 200.0]
     assert data["limits"][0]["gigabytes_per_second"]["L2"] == 100.0
     first = data["comparisons"][0]
     assert first["shape"] == {

@@ -84,7 +84,7 @@ def _show(comparisons: list[Comparison], markdown: bool) -> None:
         if not console.is_terminal:
             console = Console(width=_WIDTH_OF_FILES)
         console.print(report.table(comparisons))
-    click.echo(report.limit_line(comparisons[0].limits))
+    click.echo(report.limit_line([one.limits for one in comparisons]))
     for line in report.skipped_lines(comparisons):
         click.echo(line)
 

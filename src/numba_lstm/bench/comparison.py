@@ -13,7 +13,7 @@ from ..lstm import LSTM
 from ..simd import cpu
 from ..validation import FloatArray, float_dtype, integer, number
 from .engines import OWN, PEERS, Engine, NumbaLSTM, Task
-from .limits import Limits, measure_limits
+from .limits import Limits, measure_limits, measure_multiply_adds
 from .process import EngineProcess, Field, missing_packages
 from .roofline import highest_rate
 from .shapes import Shape
@@ -62,7 +62,8 @@ class Comparison:
     shape : Shape
     mode : str
     limits : Limits
-        Of this machine, for the threads and the dtype of the comparison.
+        Of this machine, for the threads and the dtype of the comparison. Multiply-adds are the
+        median of all rounds, since a CPU's clock moves by a third with its neighbours and its heat.
     measurements : mapping of str to Measurement
         By engine; numba-lstm first.
     skipped : mapping of str to str
@@ -174,8 +175,10 @@ def compare(
             }
             for shape in shapes:
                 task = _task(mode, shape, threads, kind)
-                measurements, failed = _alternate(processes, task, rounds, seconds)
-                yield Comparison(shape, mode, limits, measurements, {**skipped, **failed})
+                field = Field(processes)
+                measurements, operations = _alternate(field, task, rounds, seconds)
+                in_reach = replace(limits, operations=operations)
+                yield Comparison(shape, mode, in_reach, measurements, {**skipped, **field.failed})
 
     return comparisons()
 
@@ -216,10 +219,9 @@ def _task(mode: str, shape: Shape, threads: int, dtype: np.dtype[Any]) -> Task:
 
 
 def _alternate(
-    processes: Mapping[str, EngineProcess], task: Task, rounds: int, seconds: float
-) -> tuple[dict[str, Measurement], dict[str, str]]:
-    """Run one task on all engines in turn; also returns why engines dropped out."""
-    field = Field(processes)
+    field: Field, task: Task, rounds: int, seconds: float
+) -> tuple[dict[str, Measurement], float]:
+    """Run one task on all engines in turn; also returns the limit of operations per second."""
     versions = field.ask_all("build", task)
     results = field.ask_all("results")
     own = results.pop(OWN)
@@ -228,7 +230,9 @@ def _alternate(
         differences[name] = largest_difference(name, own, others, task.shape)
     del own, results
     samples: dict[str, list[float]] = {name: [] for name in field.engines}
+    operations = []
     for number_of_round in range(rounds):
+        operations.append(measure_multiply_adds(task.threads, task.x.dtype))
         for name in field.in_turn(number_of_round):
             share = seconds / (rounds * len(samples))
             samples[name] += field.ask(name, "time_round", share) or []
@@ -238,7 +242,7 @@ def _alternate(
         measurements[name] = Measurement(
             versions[name], median, (lower, upper), len(samples[name]), differences[name]
         )
-    return measurements, field.failed
+    return measurements, float(np.median(operations))
 
 
 def largest_difference(

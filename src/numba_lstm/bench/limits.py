@@ -20,6 +20,8 @@ from ..validation import FloatArray, float_dtype, integer
 # and new threads may share a core for tens of milliseconds.
 _RUNS = 20
 _SECONDS_OF_A_RUN = 0.005
+# What stands in the last cache is so many times larger than L2, if half of it has the room.
+_TIMES_LEVEL2 = 8
 # What stands in memory is so many times larger than the last cache: nothing of it is found there.
 _BEYOND_CACHES = 4
 # Arrays to read are a multiple of this many bytes: 8 vectors of the widest kind.
@@ -89,19 +91,36 @@ def measure_limits(threads: int = 1, dtype: Any = "float32") -> Limits:
             )
             for level, nbytes in zip(LEVELS, _read_sizes(threads), strict=True)
         }
-        adders = [_MultiplyAdds(kind) for _ in range(threads)]
-        operations = _highest_rate(pool, adders, _MultiplyAdds.run)
-    return Limits(threads, kind.name, operations, bandwidths)
+    return Limits(threads, kind.name, measure_multiply_adds(threads, kind), bandwidths)
+
+
+def measure_multiply_adds(threads: int, dtype: np.dtype[Any]) -> float:
+    """Measure floating-point operations per second of fused multiply-adds, in a tenth of a second.
+
+    Parameters
+    ----------
+    threads : int
+    dtype : dtype
+        float32 or float64.
+
+    Returns
+    -------
+    float
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        adders = [_MultiplyAdds(dtype) for _ in range(threads)]
+        return _highest_rate(pool, adders, _MultiplyAdds.run)
 
 
 def _read_sizes(threads: int) -> tuple[int, ...]:
     """Bytes that each thread reads to measure each level.
 
-    Half of a level leaves room for what else is kept there; the last cache is shared, but what a
-    core reads from it must not fit into its own.
+    Half of a level leaves room for what else is kept there. The last cache is shared: what a core
+    reads from it must not fit into its own, nor ask for more than its part of it, which on a
+    virtual machine is less than the size that it shows.
     """
     level1, level2, level3 = cpu.cache_sizes()
-    shared = max(2 * level2, level3 // (2 * threads))
+    shared = max(2 * level2, min(_TIMES_LEVEL2 * level2, level3 // (2 * threads)))
     beyond = max(2 * shared, _BEYOND_CACHES * level3 // threads)
     sizes = (level1 // 2, level2 // 2, shared, beyond)
     return tuple(size // _READ_UNIT * _READ_UNIT for size in sizes)

@@ -117,21 +117,25 @@ def skipped_lines(comparisons: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def limit_line(limits: Limits) -> str:
+def limit_line(limits: Sequence[Limits]) -> str:
     """Describe the limits of this machine.
 
     Parameters
     ----------
-    limits : Limits
+    limits : sequence of Limits
+        Of the same threads and dtype, at different times.
 
     Returns
     -------
     str
     """
-    reads = ", ".join(f"{level} {rate / 1e9:.0f}" for level, rate in limits.bandwidths.items())
+    one = limits[0]
+    rates = [f"{rate / 1e9:.1f}" for rate in sorted(limit.operations for limit in limits)]
+    operations = rates[0] if rates[0] == rates[-1] else f"{rates[0]} to {rates[-1]}"
+    reads = ", ".join(f"{level} {rate / 1e9:.0f}" for level, rate in one.bandwidths.items())
     return (
-        f"limits on {count(limits.threads, 'thread')}: {limits.operations / 1e9:.1f} GFLOP/s of "
-        f"{limits.dtype} multiply-adds; reads in GB/s: {reads}"
+        f"limits on {count(one.threads, 'thread')}: {operations} GFLOP/s of "
+        f"{one.dtype} multiply-adds; reads in GB/s: {reads}"
     )
 
 
@@ -183,7 +187,6 @@ def as_data(
             {
                 "threads": limit.threads,
                 "dtype": limit.dtype,
-                "gflops": limit.operations / 1e9,
                 "gigabytes_per_second": {
                     level: rate / 1e9 for level, rate in limit.bandwidths.items()
                 },
@@ -211,6 +214,7 @@ def _comparison_data(comparison: Comparison) -> dict[str, Any]:
         "dtype": comparison.limits.dtype,
         "threads": comparison.limits.threads,
         "operations": comparison.operations,
+        "multiply_add_gflops": comparison.limits.operations / 1e9,
         "limit_gflops": comparison.highest_rate / 1e9,
         "engines": {
             name: {
