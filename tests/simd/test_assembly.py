@@ -14,12 +14,12 @@ from numba_lstm.kernels.gemm import (
     Terms,
     Upcoming,
     _before,
-    _tile_sum,
+    _next_term,
     tile_product,
 )
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
-from numba_lstm.simd.tile import tile_zeros
+from numba_lstm.simd.tile import tile_sum
 
 pytestmark = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64") or "fma" not in cpu.cpu_features(),
@@ -48,9 +48,8 @@ def product_loops(rows, vectors, dtype):
         start = address(weights, 0)
         terms = Terms(steps, steps, steps, address(values, 0), 0, row_stride)
         place = Place(address(out, 0), 0, row_stride, panel)
-        tile = tile_zeros(rows, vectors, start)
         task = (place, steps, _before(terms), terms, start, panel, start, steps, place)
-        _tile_sum(tile, task)
+        tile_sum(rows, vectors, _next_term, task)
 
     array = numba.types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
     product.compile((array, numba.int64, numba.int64, array, numba.int64, array))
@@ -59,7 +58,7 @@ def product_loops(rows, vectors, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("vectors", [4, 2, 1])
+@pytest.mark.parametrize("vectors", [4, 3, 2, 1])
 def test_inner_loop(vectors, dtype):
     rows = cpu.tile_rows(vectors)
     (loop,) = product_loops(rows, vectors, dtype)

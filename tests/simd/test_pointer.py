@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numba.core.errors import TypingError
 
-from numba_lstm.simd.pointer import address, fetch
+from numba_lstm.simd.pointer import address
 
 DTYPES = [np.float32, np.float64, np.int64, np.int8]
 
@@ -80,16 +80,3 @@ def test_floats_neither_move_nor_index():
         read(np.zeros(4), 0, 1.0, 0)
     with pytest.raises(TypingError):
         read(np.zeros(4), 0, 0, 1.0)
-
-
-@numba.njit
-def ask(array, steps):
-    fetch(address(array, 0) + steps)
-
-
-def test_any_address_can_be_asked_for():
-    """Also one that belongs to nobody: nothing is read."""
-    array = np.arange(4.0)
-    for steps in (0, 3, -(10**9), 10**15):
-        ask(array, steps)
-    assert array.tolist() == [0, 1, 2, 3]

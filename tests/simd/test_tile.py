@@ -2,6 +2,7 @@
 
 import functools
 from fractions import Fraction
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -17,10 +18,23 @@ from numba_lstm.simd.tile import (
     tile_load,
     tile_rank1,
     tile_store,
+    tile_sum,
     tile_zeros,
 )
 
 SHAPES = [(2, 1), (3, 2), (6, 4), (2, 8), (2, 16)]
+
+
+class Term(NamedTuple):
+    """A term of a sum, whose numbers stand `row` apart."""
+
+    values: Any
+    row: int
+
+
+@numba.njit
+def following(term, step):
+    return Term(term.values + step, term.row)
 
 
 @functools.cache
@@ -29,7 +43,7 @@ def operations(rows, vectors):
 
     @numba.njit
     def run(weights, values, value_stride, step_stride, steps, outs, stride):
-        zeros, repeated, loaded, product, sums = outs
+        zeros, repeated, loaded, product, summed, sums = outs
         start = address(weights, 0)
         empty = tile_zeros(rows, vectors, start)
         # Weights stand panel by panel, each with a row for the start and for every step.
@@ -46,6 +60,13 @@ def operations(rows, vectors):
             tile = tile_rank1(tile, terms, panel, address(values, step * step_stride), value_stride)
         tile_store(tile, address(product, 0), stride, across)
         tile_accumulate(tile, address(sums, 0), stride, across)
+        # The same at once. What is asked for may lie anywhere: nothing is read.
+        begin, nowhere = (start, 0, 0, panel), start + 10**15
+        term = Term(address(values, 0) + -step_stride, value_stride)
+        out = (address(summed, 0), 0, stride, across)
+        weight = start + across
+        task = (begin, steps, term, step_stride, weight, panel, nowhere, -(10**12), out)
+        tile_sum(rows, vectors, following, task)
         return across
 
     return run
@@ -68,9 +89,9 @@ class Results:
         self.rows, self.columns = rows, vectors * cpu.lanes(np.dtype(dtype).itemsize)
         self.weights = numbers(random, 1 + self.STEPS, self.columns).astype(dtype)
         self.values = numbers(random, self.STEPS, rows).astype(dtype)
-        outs = np.full((5, rows, self.columns + self.GAP), self.UNTOUCHED, dtype)
+        outs = np.full((6, rows, self.columns + self.GAP), self.UNTOUCHED, dtype)
         self.before = numbers(random, rows, self.columns).astype(dtype)
-        outs[4, :, : self.columns] = self.before
+        outs[-1, :, : self.columns] = self.before
         # Values of a step lie a stride of 2 apart, the steps 2 * rows.
         spread = np.repeat(self.values.ravel(), 2)
         spread[1::2] = np.nan
@@ -87,6 +108,7 @@ class Results:
             self.repeated,
             self.loaded,
             self.product,
+            self.summed,
             self.sums,
         ) = outs[:, :, : self.columns]
 
@@ -129,6 +151,10 @@ def test_rank1_is_one_fused_chain_in_ascending_order(results, dtype):
                 exact = Fraction(float(value)) * Fraction(float(weight)) + Fraction(float(total))
                 total = dtype(float(exact))
             assert results.product[r, column] == total
+
+
+def test_a_whole_sum_is_its_rank1_updates(results):
+    np.testing.assert_array_equal(results.summed, results.product)
 
 
 def test_accumulate_adds_once(results):

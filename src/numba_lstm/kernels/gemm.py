@@ -10,25 +10,24 @@ from typing import NamedTuple
 
 from ..jit import device, inlined
 from ..simd import cpu
-from ..simd.pointer import Pointer, fetch
+from ..simd.pointer import Pointer
 from ..simd.tile import (
     keep_loop,
     panel_width,
     tile_accumulate,
-    tile_load,
     tile_rank1,
-    tile_store,
+    tile_sum,
     tile_zeros,
 )
 from ..simd.vector import load_first, store_first, width
 
-# Rows of the tallest tile for 4 vectors in a row: 6 where there are 32 registers, 3 of 16. For 2
-# vectors or 1 they are 6 of either. `tile_product` has a tile for each height of `tile_height`.
-ROWS = cpu.tile_rows(4)
-NARROW_ROWS = cpu.tile_rows(2)
+# Rows of the tallest tile by the vectors in a row, up to 4: 8 6 6 6 where there are 32 registers,
+# 8 6 4 3 of 16. `tile_product` has a tile for each height up to that.
+_TALLEST = tuple(cpu.tile_rows(vectors) for vectors in range(1, 5))
+ROWS = _TALLEST[3]
 _MANY_REGISTERS = ROWS > 3
 # Vectors that hold the rows of any tile, as far apart as four vectors each.
-TILE_VECTORS = 4 * max(ROWS, NARROW_ROWS)
+TILE_VECTORS = 4 * max(_TALLEST)
 
 
 @inlined
@@ -58,18 +57,10 @@ panels_at_once = inlined(panels_for_rows)
 
 @inlined
 def tile_height(vectors, remaining):
-    """Rows of the next tile of so many vectors in a row.
-
-    Narrow tiles stand at the end of a matrix: few heights do, each of which takes time to compile.
-    """
+    """Rows of the next tile of so many vectors in a row."""
     if vectors > 4:
         return 1
-    if vectors == 4:
-        return next_rows(remaining, ROWS)
-    rows = NARROW_ROWS
-    while rows > remaining:
-        rows = rows // 2
-    return rows
+    return next_rows(remaining, _TALLEST[vectors - 1])
 
 
 class Terms(NamedTuple):
@@ -223,28 +214,6 @@ def _next_term(term, second):
     return _Term(values + 1, row, run, jump, left - 1, rest)
 
 
-@inlined
-def _tile_sum(shape, task):
-    """Sum so many terms, from the one after `term` on, into a tile of this shape and write it.
-
-    One loop, although the terms come in parts and runs: a loop around it would move the tile to the
-    stack and back. The jump to the next run comes first in it: behind the multiply-adds it would
-    cut their block in two, and LLVM, which reads values in the first block for the second, then
-    runs out of registers for 6 x 4 and keeps a vector of the tile on the stack (66 to 97 GFLOP/s,
-    as the stack happened to lie to the cache lines; 98 without).
-    """
-    begin, count, term, second, weights, panel_size, asked, step, out = task
-    tile = tile_load(shape, begin.start, begin.row, begin.panel)
-    for _ in range(count):
-        keep_loop()
-        fetch(asked)
-        asked = asked + step
-        term = _next_term(term, second)
-        tile = tile_rank1(tile, weights, panel_size, term.values, term.row)
-        weights = weights + panel_width(tile)
-    tile_store(tile, out.start, out.row, out.panel)
-
-
 @device
 def tile_product(
     vectors, rows, start, continued, first, second, stretch, weights, panel_size, upcoming, out
@@ -254,7 +223,7 @@ def tile_product(
     Parameters
     ----------
     vectors : int
-        In a row of the tile: those of a panel, 4, 2 or 1; or 8 or 16, of panels of 4.
+        In a row of the tile: those of a panel, up to 4; or 8 or 16, of panels of 4.
     rows : int
         From `tile_height`.
     start, continued : Pointer, bool
@@ -274,45 +243,72 @@ def tile_product(
     term = _behind(first, second, stretch.before)
     asked, step = _part_of_tile(upcoming, stretch.count)
     task = (begin, stretch.count, term, second, weights, panel_size, asked, step, out)
-    if vectors == 4 and rows == 1:
-        _tile_sum(tile_zeros(1, 4, start), task)
-    elif vectors == 4 and rows == 2:
-        _tile_sum(tile_zeros(2, 4, start), task)
-    elif vectors == 4 and rows == 3:
-        _tile_sum(tile_zeros(3, 4, start), task)
-    elif _MANY_REGISTERS and vectors == 4 and rows == 4:
-        _tile_sum(tile_zeros(4, 4, start), task)
-    elif _MANY_REGISTERS and vectors == 4 and rows == 5:
-        _tile_sum(tile_zeros(5, 4, start), task)
-    elif _MANY_REGISTERS and vectors == 4:
-        _tile_sum(tile_zeros(6, 4, start), task)
-    elif vectors == 2 and rows == 1:
-        _tile_sum(tile_zeros(1, 2, start), task)
-    elif vectors == 2 and rows == 3:
-        _tile_sum(tile_zeros(3, 2, start), task)
-    elif vectors == 2 and rows == 6:
-        _tile_sum(tile_zeros(6, 2, start), task)
-    elif vectors == 1 and rows == 1:
-        _tile_sum(tile_zeros(1, 1, start), task)
-    elif vectors == 1 and rows == 3:
-        _tile_sum(tile_zeros(3, 1, start), task)
-    elif vectors == 1 and rows == 6:
-        _tile_sum(tile_zeros(6, 1, start), task)
+    if vectors == 4:
+        if rows == 1:
+            tile_sum(1, 4, _next_term, task)
+        elif rows == 2:
+            tile_sum(2, 4, _next_term, task)
+        elif rows == 3:
+            tile_sum(3, 4, _next_term, task)
+        elif _MANY_REGISTERS and rows == 4:
+            tile_sum(4, 4, _next_term, task)
+        elif _MANY_REGISTERS and rows == 5:
+            tile_sum(5, 4, _next_term, task)
+        elif _MANY_REGISTERS and rows == 6:
+            tile_sum(6, 4, _next_term, task)
+    elif vectors == 3:
+        if rows == 1:
+            tile_sum(1, 3, _next_term, task)
+        elif rows == 2:
+            tile_sum(2, 3, _next_term, task)
+        elif rows == 3:
+            tile_sum(3, 3, _next_term, task)
+        elif rows == 4:
+            tile_sum(4, 3, _next_term, task)
+        elif _MANY_REGISTERS and rows == 5:
+            tile_sum(5, 3, _next_term, task)
+        elif _MANY_REGISTERS and rows == 6:
+            tile_sum(6, 3, _next_term, task)
+    elif vectors == 2:
+        if rows == 1:
+            tile_sum(1, 2, _next_term, task)
+        elif rows == 2:
+            tile_sum(2, 2, _next_term, task)
+        elif rows == 3:
+            tile_sum(3, 2, _next_term, task)
+        elif rows == 4:
+            tile_sum(4, 2, _next_term, task)
+        elif rows == 5:
+            tile_sum(5, 2, _next_term, task)
+        elif rows == 6:
+            tile_sum(6, 2, _next_term, task)
+    elif vectors == 1:
+        if rows == 1:
+            tile_sum(1, 1, _next_term, task)
+        elif rows == 2:
+            tile_sum(2, 1, _next_term, task)
+        elif rows == 3:
+            tile_sum(3, 1, _next_term, task)
+        elif rows == 4:
+            tile_sum(4, 1, _next_term, task)
+        elif rows == 5:
+            tile_sum(5, 1, _next_term, task)
+        elif rows == 6:
+            tile_sum(6, 1, _next_term, task)
+        elif rows == 7:
+            tile_sum(7, 1, _next_term, task)
+        elif rows == 8:
+            tile_sum(8, 1, _next_term, task)
     elif vectors == 8:
-        _tile_sum(tile_zeros(1, 8, start), task)
+        tile_sum(1, 8, _next_term, task)
     elif _MANY_REGISTERS and vectors == 16:
-        _tile_sum(tile_zeros(1, 16, start), task)
+        tile_sum(1, 16, _next_term, task)
 
 
 @inlined
 def panel_vectors(columns, lanes):
-    """Vectors in a row of the next panel when `columns` columns are left: 4, 2 or 1."""
-    vectors = (columns + lanes - 1) // lanes
-    if vectors >= 4:
-        return 4
-    if vectors >= 2:
-        return 2
-    return 1
+    """Vectors in a row of the next panel when `columns` columns are left: 4, or what is left."""
+    return min((columns + lanes - 1) // lanes, 4)
 
 
 @device
@@ -352,8 +348,8 @@ def product(
     first, second : Terms
         Read.
     panels, panel_rows : Pointer, int
-        Column panels of 4, 2 or 1 vectors (`panel_vectors`), each (panel_rows, width): the start of
-        every sum, then the matrix. Padded with zeros; read.
+        Column panels of 4 vectors, the last of what is left (`panel_vectors`), each
+        (panel_rows, width): the start of every sum, then the matrix. Padded with zeros; read.
     skipped : int
         Rows of the matrix before that of the first term.
     columns : int

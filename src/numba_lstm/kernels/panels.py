@@ -1,8 +1,8 @@
 """Weights to panels: the order in which the register tile reads them, padded with zeros.
 
-A product's panels hold columns of a matrix, four vectors at a time, then two, then one
-(`gemm.product`). A cell's panels are such for the matrix whose columns are, for W hidden units at a
-time, the four gates: row 0 the bias, then a row for every input, then one for every hidden unit.
+A product's panels hold columns of a matrix, four vectors at a time (`gemm.product`). A cell's are
+such for the matrix whose columns are, for W hidden units at a time, the four gates: row 0 the bias,
+then a row for every input, then one for every hidden unit.
 """
 
 from __future__ import annotations

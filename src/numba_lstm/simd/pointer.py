@@ -49,22 +49,13 @@ def address(typing_context: Any, array: Any, index: Any) -> Any:
     return Pointer(array.dtype)(array, types.int64), generate
 
 
-@intrinsic
-def fetch(typing_context: Any, pointer: Any) -> Any:
-    """Ask for the cache line at `pointer`, into L2, and go on; any address will do."""
-    if not isinstance(pointer, Pointer):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number, byte_pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte_pointer, number, number, number])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        place = builder.bitcast(arguments[0], byte_pointer)
-        to_read, into_l2, data = (ir.Constant(number, flag) for flag in (0, 2, 1))
-        builder.call(prefetch, [place, to_read, into_l2, data])
-        return context.get_dummy_value()
-
-    return types.void(pointer), generate
+def emit_fetch(builder: Any, pointer: Any) -> None:
+    """Emit a request for the cache line at `pointer`, into L2; any address will do."""
+    number, byte_pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte_pointer, number, number, number])
+    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    to_read, into_l2, data = (ir.Constant(number, flag) for flag in (0, 2, 1))
+    builder.call(prefetch, [builder.bitcast(pointer, byte_pointer), to_read, into_l2, data])
 
 
 @type_callable(operator.add)
