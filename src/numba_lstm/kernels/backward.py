@@ -30,7 +30,7 @@ from .forward import (
     step_at,
 )
 from .gemm import ROWS, Place, Terms, copy_columns, no_terms, outer_products, product
-from .panels import gate_stride
+from .panels import gate_stride, vectors_of_panel
 from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
 from .transposition import transpose
 from .workers import first_row
@@ -323,6 +323,7 @@ def _gradient_task(
                 outer_products(
                     last - first,
                     steps * rows,
+                    vectors_of_panel(cell, panel, width(scratch)),
                     scratch,
                     last - first,
                     dgates + panel * cell.gates_panel,

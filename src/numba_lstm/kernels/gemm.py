@@ -13,7 +13,6 @@ from ..simd import cpu
 from ..simd.pointer import Pointer
 from ..simd.tile import (
     keep_loop,
-    panel_width,
     tile_accumulate,
     tile_rank1,
     tile_sum,
@@ -424,16 +423,17 @@ def product(
 @inlined
 def _block_sum(tile, terms, values, values_row, weights, out):
     """Sum outer products into the tile, of zeros, and add it to `out`."""
+    row = 4 * width(out)
     for _ in range(terms):
         keep_loop()
         tile = tile_rank1(tile, weights, 0, values, 1)
         values = values + values_row
-        weights = weights + panel_width(tile)
-    tile_accumulate(tile, out, panel_width(tile), 0)
+        weights = weights + row
+    tile_accumulate(tile, out, row, 0)
 
 
 @device
-def outer_products(features, terms, values, values_row, weights, out):
+def outer_products(features, terms, vectors, values, values_row, weights, out):
     """Add a block of outer products: ``out[f] += sum over terms k of values[k, f] * weights[k]``.
 
     The block's sum starts from zero and joins `out` in one addition.
@@ -441,6 +441,8 @@ def outer_products(features, terms, values, values_row, weights, out):
     Parameters
     ----------
     features, terms : int
+    vectors : int
+        Vectors in a row that are of interest: 4, or fewer.
     values, values_row : Pointer, int
         (terms, features), the rows so many numbers apart; read.
     weights : Pointer
@@ -448,22 +450,36 @@ def outer_products(features, terms, values, values_row, weights, out):
     out : Pointer
         (features, 4 vectors), accumulated into.
     """
+    wide = vectors > 2
     feature = 0
     while feature < features:
         keep_loop()
-        rows = next_rows(features - feature, ROWS)
+        rows = next_rows(features - feature, _TALLEST[3 if wide else 1])
         some = values + feature
-        if rows == 1:
-            _block_sum(tile_zeros(1, 4, out), terms, some, values_row, weights, out)
+        if wide:
+            if rows == 1:
+                _block_sum(tile_zeros(1, 4, out), terms, some, values_row, weights, out)
+            elif rows == 2:
+                _block_sum(tile_zeros(2, 4, out), terms, some, values_row, weights, out)
+            elif rows == 3:
+                _block_sum(tile_zeros(3, 4, out), terms, some, values_row, weights, out)
+            elif _MANY_REGISTERS and rows == 4:
+                _block_sum(tile_zeros(4, 4, out), terms, some, values_row, weights, out)
+            elif _MANY_REGISTERS and rows == 5:
+                _block_sum(tile_zeros(5, 4, out), terms, some, values_row, weights, out)
+            elif _MANY_REGISTERS:
+                _block_sum(tile_zeros(6, 4, out), terms, some, values_row, weights, out)
+        elif rows == 1:
+            _block_sum(tile_zeros(1, 2, out), terms, some, values_row, weights, out)
         elif rows == 2:
-            _block_sum(tile_zeros(2, 4, out), terms, some, values_row, weights, out)
+            _block_sum(tile_zeros(2, 2, out), terms, some, values_row, weights, out)
         elif rows == 3:
-            _block_sum(tile_zeros(3, 4, out), terms, some, values_row, weights, out)
-        elif _MANY_REGISTERS and rows == 4:
-            _block_sum(tile_zeros(4, 4, out), terms, some, values_row, weights, out)
-        elif _MANY_REGISTERS and rows == 5:
-            _block_sum(tile_zeros(5, 4, out), terms, some, values_row, weights, out)
-        elif _MANY_REGISTERS:
-            _block_sum(tile_zeros(6, 4, out), terms, some, values_row, weights, out)
+            _block_sum(tile_zeros(3, 2, out), terms, some, values_row, weights, out)
+        elif rows == 4:
+            _block_sum(tile_zeros(4, 2, out), terms, some, values_row, weights, out)
+        elif rows == 5:
+            _block_sum(tile_zeros(5, 2, out), terms, some, values_row, weights, out)
+        else:
+            _block_sum(tile_zeros(6, 2, out), terms, some, values_row, weights, out)
         out = out + rows * 4 * width(out)
         feature += rows

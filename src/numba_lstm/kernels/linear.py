@@ -8,7 +8,7 @@ from ..jit import device, kernel, parallel_kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import load_first, store, width
-from .gemm import TILE_VECTORS, Place, Terms, no_terms, outer_products, product
+from .gemm import TILE_VECTORS, Place, Terms, no_terms, outer_products, panel_vectors, product
 from .tables import BLOCK_TERMS
 from .workers import first_row
 
@@ -107,7 +107,8 @@ def _gradient_task(x, dy, rows, inputs, outputs, first, last, column, weight, sc
         count = min(BLOCK_TERMS, rows - row)
         _column_block(address(x, 0), row, count, inputs, column, block_of_x)
         values = address(dy, row * outputs + first)
-        outer_products(last - first, count, values, outputs, block_of_x, sums)
+        vectors = panel_vectors(inputs - column, lanes)
+        outer_products(last - first, count, vectors, values, outputs, block_of_x, sums)
     for output in range(first, last):
         for k in range(min(panel, inputs - column)):
             weight[output * inputs + column + k] += sums[(output - first) * panel + k]
