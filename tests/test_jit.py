@@ -417,3 +417,23 @@ def test_two_processes_fill_a_folder_at_once(package, tmp_path, rounds):
         ((values, compiled),) = filled(package, cache, "float32 float64")
         assert values == [expected] * 2
         assert compiled == [False] * 6
+
+
+def test_device_functions_stay_functions_and_inlined_ones_do_not():
+    @jit.device
+    def triple(x):
+        return 3 * x
+
+    @jit.inlined
+    def successor(x):
+        return x + 1
+
+    @numba.njit
+    def run(x):
+        return triple(successor(x)) + triple(x)
+
+    assert run(4) == 27
+    (assembly,) = run.inspect_asm().values()
+    functions = [line for line in assembly.splitlines() if line.endswith(":") and "test_jit" in line]
+    assert any("triple" in line for line in functions)
+    assert not any("successor" in line for line in functions)
