@@ -434,6 +434,7 @@ def test_device_functions_stay_functions_and_inlined_ones_do_not():
 
     assert run(4) == 27
     (assembly,) = run.inspect_asm().values()
-    functions = [line for line in assembly.splitlines() if line.endswith(":") and "test_jit" in line]
+    lines = assembly.splitlines()
+    functions = [line for line in lines if line.endswith(":") and "test_jit" in line]
     assert any("triple" in line for line in functions)
     assert not any("successor" in line for line in functions)

@@ -21,7 +21,7 @@ from ..simd.tile import (
 from ..simd.vector import load_first, store_first, width
 
 # Rows of the tallest tile by the vectors in a row, up to 4: 8 6 6 6 where there are 32 registers,
-# 8 6 4 3 of 16. `tile_product` has a tile for each height up to that.
+# 6 6 4 3 of 16. `tile_product` has a tile for each height up to that.
 _TALLEST = tuple(cpu.tile_rows(vectors) for vectors in range(1, 5))
 ROWS = _TALLEST[3]
 _MANY_REGISTERS = ROWS > 3
@@ -294,9 +294,9 @@ def tile_product(
             tile_sum(5, 1, _next_term, task)
         elif rows == 6:
             tile_sum(6, 1, _next_term, task)
-        elif rows == 7:
+        elif _MANY_REGISTERS and rows == 7:
             tile_sum(7, 1, _next_term, task)
-        elif rows == 8:
+        elif _MANY_REGISTERS and rows == 8:
             tile_sum(8, 1, _next_term, task)
     elif vectors == 8:
         tile_sum(1, 8, _next_term, task)
