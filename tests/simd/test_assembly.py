@@ -19,7 +19,14 @@ from numba_lstm.kernels.gemm import (
 )
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
-from numba_lstm.simd.tile import tile_sum
+from numba_lstm.simd.tile import (
+    keep_loop,
+    panel_width,
+    tile_rank1,
+    tile_store,
+    tile_sum,
+    tile_zeros,
+)
 
 pytestmark = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64") or "fma" not in cpu.cpu_features(),
@@ -40,20 +47,11 @@ def innermost_loops(assembly):
             yield [line for line in lines[start + 1 : end] if line and line[0] != "."]
 
 
-def product_loops(rows, vectors, dtype):
-    """The loops with multiply-adds of a kernel that sums a product into a tile."""
-
-    @numba.njit
-    def product(values, row_stride, steps, weights, panel, out):
-        start = address(weights, 0)
-        terms = Terms(steps, steps, steps, address(values, 0), 0, row_stride)
-        place = Place(address(out, 0), 0, row_stride, panel)
-        task = (place, steps, _before(terms), terms, start, panel, start, steps, place)
-        tile_sum(rows, vectors, _next_term, task)
-
+def product_loops(kernel, dtype):
+    """Loops with multiply-adds of ``kernel(values, row_stride, steps, weights, panel, out)``."""
     array = numba.types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
-    product.compile((array, numba.int64, numba.int64, array, numba.int64, array))
-    (assembly,) = product.inspect_asm().values()
+    kernel.compile((array, numba.int64, numba.int64, array, numba.int64, array))
+    (assembly,) = kernel.inspect_asm().values()
     return [body for body in innermost_loops(assembly) if any("vfmadd" in i for i in body)]
 
 
@@ -61,7 +59,16 @@ def product_loops(rows, vectors, dtype):
 @pytest.mark.parametrize("vectors", [4, 3, 2, 1])
 def test_inner_loop(vectors, dtype):
     rows = cpu.tile_rows(vectors)
-    (loop,) = product_loops(rows, vectors, dtype)
+
+    @numba.njit
+    def product(values, row_stride, steps, weights, panel, out):
+        start = address(weights, 0)
+        terms = Terms(steps, steps, steps, address(values, 0), 0, row_stride)
+        place = Place(address(out, 0), 0, row_stride, panel)
+        task = (place, steps, _before(terms), terms, start, panel, start, steps, place)
+        tile_sum(vectors, rows, _next_term, task)
+
+    (loop,) = product_loops(product, dtype)
     suffix = "ps" if dtype == np.float32 else "pd"
     register = REGISTER[cpu.vector_bits()]
 
@@ -83,7 +90,19 @@ def test_inner_loop(vectors, dtype):
 def test_a_tile_that_does_not_fit_is_seen_to_spill():
     """The check itself: one row too many leaves its accumulators on the stack."""
     too_tall = cpu.vector_registers() // 4
-    loops = product_loops(too_tall, 4, np.float32)
+
+    @numba.njit
+    def product(values, row_stride, steps, weights, panel, out):
+        start, numbers = address(weights, 0), address(values, 0)
+        tile = tile_zeros(too_tall, 4, start)
+        for _ in range(steps):
+            keep_loop()
+            tile = tile_rank1(tile, start, panel, numbers, row_stride)
+            start = start + panel_width(tile)
+            numbers = numbers + 1
+        tile_store(tile, address(out, 0), row_stride, panel)
+
+    loops = product_loops(product, np.float32)
     assert any("%rsp" in line for loop in loops for line in loop)
 
 

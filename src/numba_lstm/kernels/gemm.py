@@ -21,7 +21,7 @@ from ..simd.tile import (
 from ..simd.vector import load_first, store_first, width
 
 # Rows of the tallest tile by the vectors in a row, up to 4: 8 6 6 6 where there are 32 registers,
-# 6 6 4 3 of 16. `tile_product` has a tile for each height up to that.
+# 6 6 4 3 of 16.
 _TALLEST = tuple(cpu.tile_rows(vectors) for vectors in range(1, 5))
 ROWS = _TALLEST[3]
 _MANY_REGISTERS = ROWS > 3
@@ -243,65 +243,17 @@ def tile_product(
     asked, step = _part_of_tile(upcoming, stretch.count)
     task = (begin, stretch.count, term, second, weights, panel_size, asked, step, out)
     if vectors == 4:
-        if rows == 1:
-            tile_sum(1, 4, _next_term, task)
-        elif rows == 2:
-            tile_sum(2, 4, _next_term, task)
-        elif rows == 3:
-            tile_sum(3, 4, _next_term, task)
-        elif _MANY_REGISTERS and rows == 4:
-            tile_sum(4, 4, _next_term, task)
-        elif _MANY_REGISTERS and rows == 5:
-            tile_sum(5, 4, _next_term, task)
-        elif _MANY_REGISTERS and rows == 6:
-            tile_sum(6, 4, _next_term, task)
+        tile_sum(4, rows, _next_term, task)
     elif vectors == 3:
-        if rows == 1:
-            tile_sum(1, 3, _next_term, task)
-        elif rows == 2:
-            tile_sum(2, 3, _next_term, task)
-        elif rows == 3:
-            tile_sum(3, 3, _next_term, task)
-        elif rows == 4:
-            tile_sum(4, 3, _next_term, task)
-        elif _MANY_REGISTERS and rows == 5:
-            tile_sum(5, 3, _next_term, task)
-        elif _MANY_REGISTERS and rows == 6:
-            tile_sum(6, 3, _next_term, task)
+        tile_sum(3, rows, _next_term, task)
     elif vectors == 2:
-        if rows == 1:
-            tile_sum(1, 2, _next_term, task)
-        elif rows == 2:
-            tile_sum(2, 2, _next_term, task)
-        elif rows == 3:
-            tile_sum(3, 2, _next_term, task)
-        elif rows == 4:
-            tile_sum(4, 2, _next_term, task)
-        elif rows == 5:
-            tile_sum(5, 2, _next_term, task)
-        elif rows == 6:
-            tile_sum(6, 2, _next_term, task)
+        tile_sum(2, rows, _next_term, task)
     elif vectors == 1:
-        if rows == 1:
-            tile_sum(1, 1, _next_term, task)
-        elif rows == 2:
-            tile_sum(2, 1, _next_term, task)
-        elif rows == 3:
-            tile_sum(3, 1, _next_term, task)
-        elif rows == 4:
-            tile_sum(4, 1, _next_term, task)
-        elif rows == 5:
-            tile_sum(5, 1, _next_term, task)
-        elif rows == 6:
-            tile_sum(6, 1, _next_term, task)
-        elif _MANY_REGISTERS and rows == 7:
-            tile_sum(7, 1, _next_term, task)
-        elif _MANY_REGISTERS and rows == 8:
-            tile_sum(8, 1, _next_term, task)
+        tile_sum(1, rows, _next_term, task)
     elif vectors == 8:
-        tile_sum(1, 8, _next_term, task)
+        tile_sum(8, rows, _next_term, task)
     elif _MANY_REGISTERS and vectors == 16:
-        tile_sum(1, 16, _next_term, task)
+        tile_sum(16, rows, _next_term, task)
 
 
 @inlined

@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
+from . import cpu
 from .pointer import Pointer, emit_fetch, offset
 from .vector import Vector, emit_broadcast, emit_intrinsic, emit_load, emit_store, llvm_vector
 
@@ -257,7 +258,7 @@ def tile_rank1(
 
 
 @intrinsic(prefer_literal=True)
-def tile_sum(typing_context: Any, rows: Any, vectors: Any, following: Any, task: Any) -> Any:
+def tile_sum(typing_context: Any, vectors: Any, rows: Any, following: Any, task: Any) -> Any:
     """Sum products into a tile, from what stands at one place, and write it to another.
 
     Line by line::
@@ -270,63 +271,73 @@ def tile_sum(typing_context: Any, rows: Any, vectors: Any, following: Any, task:
             go on to the next row of the panel
         tile_store(tile, out)
 
-    As LLVM code it is emitted for a shape in a tenth of the time (50 ms) that Numba takes to
-    compile these lines.
+    There is a loop for every height of tile that the registers hold (`cpu.tile_rows`; one row where
+    it is wider than a panel); for another nothing is done. As LLVM code it is emitted in a tenth of
+    the time (50 ms) that Numba takes to compile these lines.
 
-    Parameters
-    ----------
-    rows, vectors : int
-        Shape of the tile, literally.
-    following : function
-        The term after another, of the same type: a named tuple of `values` and `row`, which leads
-        to the next number of every row, and of whatever else the function needs.
-    task : tuple
-        ``(begin, count, term, second, weights, panel_stride, asked, step, out)``. `begin` and `out`
-        are tuples of a pointer, a number of no meaning here, and the strides of rows and panels.
+    `vectors` is a literal. ``following(term, second)`` gives the term after another, of the same
+    type: a named tuple that begins with `values` and `row`, which lead to the next number of every
+    row. `task` is ``(begin, count, term, second, weights, panel_stride, asked, step, out)``, where
+    `begin` and `out` are tuples of a pointer, a number of no meaning here, and the strides of rows
+    and panels.
     """
     begin, _, term, second, weights, *_, out = task
-    tile = _literal_tile(rows, vectors, weights)
-    if tile is None:
+    if not (isinstance(vectors, types.IntegerLiteral) and isinstance(weights, Pointer)):
         return None
+    across = vectors.literal_value
+    tallest = cpu.tile_rows(across) if across <= PANEL_VECTORS else 1
     call = following.get_call_type(typing_context, (term, second), {})
-    width = min(tile.vectors, PANEL_VECTORS) * tile.vector.width
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def fields(value: Any, count: int) -> list[Any]:
             return [builder.extract_value(value, k) for k in range(count)]
 
-        parts = fields(arguments[3], len(task))
+        _, height, _, task_value = arguments
+        parts = fields(task_value, len(task))
         begin_value, count, term_value, second_value, weight_place = parts[:5]
         panel_stride, asked_place, step, out_value = parts[5:]
-        start, _, row_stride, between = fields(begin_value, len(begin))
-        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for index, place in enumerate(_places(builder, tile, start, row_stride, between)):
-            loaded = emit_load(builder, tile.vector, place)
-            value = builder.insert_value(value, loaded, index)
-        sums, current, weight, asked = (
-            cgutils.alloca_once_value(builder, initial)
-            for initial in (value, term_value, weight_place, asked_place)
-        )
         advance = context.get_function(following, call)
-        with cgutils.for_range(builder, count):
-            _emit_kept_loop(builder)
-            place = builder.load(asked)
-            emit_fetch(builder, place)
-            builder.store(offset(builder, place, step), asked)
-            term_now = advance(builder, [builder.load(current), second_value])
-            builder.store(term_now, current)
-            place = builder.load(weight)
-            values = tuple(fields(term_now, 2))
-            total = _emit_rank1(builder, tile, builder.load(sums), (place, panel_stride), values)
-            builder.store(total, sums)
-            builder.store(offset(builder, place, width), weight)
-        target, _, row_stride, between = fields(out_value, len(out))
-        value = builder.load(sums)
-        for index, place in enumerate(_places(builder, tile, target, row_stride, between)):
-            emit_store(builder, tile.vector, builder.extract_value(value, index), place)
+
+        def sum_products(tile: Tile) -> None:
+            start, _, row_stride, between = fields(begin_value, len(begin))
+            value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+            for index, place in enumerate(_places(builder, tile, start, row_stride, between)):
+                loaded = emit_load(builder, tile.vector, place)
+                value = builder.insert_value(value, loaded, index)
+            sums, current, weight, asked = (
+                cgutils.alloca_once_value(builder, initial)
+                for initial in (value, term_value, weight_place, asked_place)
+            )
+            width = min(tile.vectors, PANEL_VECTORS) * tile.vector.width
+            with cgutils.for_range(builder, count):
+                _emit_kept_loop(builder)
+                place = builder.load(asked)
+                emit_fetch(builder, place)
+                builder.store(offset(builder, place, step), asked)
+                now = advance(builder, [builder.load(current), second_value])
+                builder.store(now, current)
+                place, values = builder.load(weight), tuple(fields(now, 2))
+                total = builder.load(sums)
+                total = _emit_rank1(builder, tile, total, (place, panel_stride), values)
+                builder.store(total, sums)
+                builder.store(offset(builder, place, width), weight)
+            target, _, row_stride, between = fields(out_value, len(out))
+            value = builder.load(sums)
+            for index, place in enumerate(_places(builder, tile, target, row_stride, between)):
+                emit_store(builder, tile.vector, builder.extract_value(value, index), place)
+
+        done = builder.append_basic_block("summed")
+        switch = builder.switch(height, done)
+        for rows_of_tile in range(1, tallest + 1):
+            block = builder.append_basic_block(f"rows{rows_of_tile}")
+            switch.add_case(ir.Constant(height.type, rows_of_tile), block)
+            builder.position_at_end(block)
+            sum_products(Tile(weights.dtype, rows_of_tile, across))
+            builder.branch(done)
+        builder.position_at_end(done)
         return context.get_dummy_value()
 
-    return types.void(rows, vectors, following, task), generate
+    return types.void(vectors, types.int64, following, task), generate
 
 
 def _emit_kept_loop(builder: Any) -> None:
