@@ -343,7 +343,7 @@ def device(function: Function) -> Function:
 
 
 def spliced(function: Function) -> Function:
-    """Compile a function as text of its one caller, which saves compiling it by itself as well."""
+    """Compile a function as text of its caller, of which a kernel has one: that is sooner done."""
     return cast(Function, numba.njit(inline="always", **_INTERNAL)(function))
 
 

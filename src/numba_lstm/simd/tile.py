@@ -57,6 +57,20 @@ def _places(
     return places
 
 
+def _emit_tile_load(context: Any, builder: Any, tile: Tile, *place: Any) -> Any:
+    """Emit a load of all vectors; a place is a pointer and the strides of rows and panels."""
+    value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+    for index, pointer in enumerate(_places(builder, tile, *place)):
+        value = builder.insert_value(value, emit_load(builder, tile.vector, pointer), index)
+    return value
+
+
+def _emit_tile_store(builder: Any, tile: Tile, value: Any, *place: Any) -> None:
+    """Emit a store of all vectors, likewise."""
+    for index, pointer in enumerate(_places(builder, tile, *place)):
+        emit_store(builder, tile.vector, builder.extract_value(value, index), pointer)
+
+
 def _literal_tile(rows: Any, vectors: Any, pointer: Any) -> Tile | None:
     """Tile type named by two literal integers and the type behind a pointer."""
     if not (
@@ -142,11 +156,7 @@ def tile_load(
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = ir.Constant(context.get_value_type(shape), ir.Undefined)
-        for index, place in enumerate(_places(builder, shape, *arguments[1:])):
-            loaded = emit_load(builder, shape.vector, place)
-            value = builder.insert_value(value, loaded, index)
-        return value
+        return _emit_tile_load(context, builder, shape, *arguments[1:])
 
     return shape(shape, pointer, types.int64, types.int64), generate
 
@@ -173,9 +183,7 @@ def tile_store(
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        for index, place in enumerate(_places(builder, tile, *arguments[1:])):
-            part = builder.extract_value(arguments[0], index)
-            emit_store(builder, tile.vector, part, place)
+        _emit_tile_store(builder, tile, *arguments)
         return context.get_dummy_value()
 
     return types.void(tile, pointer, types.int64, types.int64), generate
@@ -300,10 +308,7 @@ def tile_sum(typing_context: Any, vectors: Any, rows: Any, following: Any, task:
 
         def sum_products(tile: Tile) -> None:
             start, _, row_stride, between = fields(begin_value, len(begin))
-            value = ir.Constant(context.get_value_type(tile), ir.Undefined)
-            for index, place in enumerate(_places(builder, tile, start, row_stride, between)):
-                loaded = emit_load(builder, tile.vector, place)
-                value = builder.insert_value(value, loaded, index)
+            value = _emit_tile_load(context, builder, tile, start, row_stride, between)
             sums, current, weight, asked = (
                 cgutils.alloca_once_value(builder, initial)
                 for initial in (value, term_value, weight_place, asked_place)
@@ -322,9 +327,7 @@ def tile_sum(typing_context: Any, vectors: Any, rows: Any, following: Any, task:
                 builder.store(total, sums)
                 builder.store(offset(builder, place, width), weight)
             target, _, row_stride, between = fields(out_value, len(out))
-            value = builder.load(sums)
-            for index, place in enumerate(_places(builder, tile, target, row_stride, between)):
-                emit_store(builder, tile.vector, builder.extract_value(value, index), place)
+            _emit_tile_store(builder, tile, builder.load(sums), target, row_stride, between)
 
         done = builder.append_basic_block("summed")
         switch = builder.switch(height, done)
