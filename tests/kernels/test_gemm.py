@@ -150,7 +150,7 @@ def run_outer(x, features, vectors, weights, out):
     terms, row = x.shape
     values, sums = address(x.reshape(-1), 0), address(out.reshape(-1), 0)
     start = address(weights.reshape(-1), 0)
-    outer_products(features, terms, vectors, values, row, start, sums)
+    outer_products(features, terms, vectors, values, row, start, start, sums)
 
 
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 3), st.integers(1, 4), DTYPES)

@@ -12,62 +12,50 @@ from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
 from numba_lstm.simd.tile import (
     PANEL_VECTORS,
-    keep_loop,
-    panel_width,
+    square_tile,
     tile_accumulate,
     tile_load,
-    tile_rank1,
+    tile_outer_sum,
     tile_store,
     tile_sum,
-    tile_zeros,
 )
 
-SHAPES = [(2, 1), (3, 2), (3, 3), (3, 4), (6, 4), (1, 8), (2, 8), (1, 16)]
+SHAPES = [(2, 1), (3, 2), (3, 3), (3, 4), (6, 4), (7, 4), (1, 8), (2, 8), (1, 16)]
 
 
-class Term(NamedTuple):
-    """A term of a sum, whose numbers stand `row` apart."""
+class Run(NamedTuple):
+    """Terms one behind another, their rows `row` apart, and how far on the next run begins."""
 
     values: Any
     row: int
+    count: int
+    jump: int
 
 
 @numba.njit
-def following(term, step):
-    return Term(term.values + step, term.row)
+def next_run(run, ordinal):
+    return Run(run.values + run.jump, run.row, run.count, run.jump)
 
 
 @functools.cache
-def operations(rows, vectors):
-    """Kernel that writes what every operation gives for a tile of a shape."""
+def sums(rows, vectors):
+    """Kernel that writes the sums of products and of outer products in a tile of a shape."""
 
     @numba.njit
-    def run(weights, values, value_stride, step_stride, steps, outs, stride):
-        zeros, repeated, loaded, product, summed, sums = outs
+    def run(weights, panel, values, length, of_rows, product, stride, across, outer):
+        steps = of_rows.size // rows
         start = address(weights, 0)
-        empty = tile_zeros(rows, vectors, start)
-        # Weights stand panel by panel, each with a row for the start and for every step.
-        across = panel_width(empty)
-        panel = (1 + steps) * across
-        tile_store(empty, address(zeros, 0), stride, across)
-        tile = tile_load(empty, start, 0, panel)
-        tile_store(tile, address(repeated, 0), stride, across)
-        again = tile_load(empty, address(sums, 0), stride, across)
-        tile_store(again, address(loaded, 0), stride, across)
-        for step in range(steps):
-            keep_loop()
-            terms = address(weights, (1 + step) * across)
-            tile = tile_rank1(tile, terms, panel, address(values, step * step_stride), value_stride)
-        tile_store(tile, address(product, 0), stride, across)
-        tile_accumulate(tile, address(sums, 0), stride, across)
-        # The same at once. What is asked for may lie anywhere: nothing is read.
-        begin, nowhere = (start, 0, 0, panel), start + 10**15
-        term = Term(address(values, 0) + -step_stride, value_stride)
-        out = (address(summed, 0), 0, stride, across)
-        weight = start + across
-        task = (begin, steps, term, step_stride, weight, panel, nowhere, -(10**12), out)
-        tile_sum(vectors, rows, following, task)
-        return across
+        # What is asked for may lie anywhere: nothing is read.
+        nowhere, far = start + 10**15, -(10**12)
+        first = Run(address(values, 0), length, length, rows * length)
+        begin, out = (start, 0, 0, panel), (address(product, 0), 0, stride, across)
+        task = (begin, steps, first, 0, start + across, panel, nowhere, far, out)
+        tile_sum(vectors, rows, next_run, task)
+        if vectors <= PANEL_VECTORS:
+            numbers, first_weights = address(of_rows, 0), start + across
+            target = address(outer, 0)
+            task = (steps, numbers, rows, first_weights, across, nowhere, far, target)
+            tile_outer_sum(vectors, rows, task)
 
     return run
 
@@ -77,41 +65,58 @@ def numbers(random, *shape):
     return random.uniform(1, 2, shape) * random.choice([-1, 1], shape)
 
 
-class Results:
-    """Everything `operations` gave for random numbers, and what went in."""
+def chain(start, weights, values):
+    """Fused multiply-adds in ascending order, each rounded once."""
+    dtype = weights.dtype.type
+    total = dtype(start)
+    for value, weight in zip(values, weights, strict=True):
+        exact = Fraction(float(value)) * Fraction(float(weight)) + Fraction(float(total))
+        total = dtype(float(exact))
+    return total
 
-    STEPS = 3
+
+def chains(starts, values, weights):
+    """All sums of a tile: (rows, columns) from (columns,), (terms, rows) and (terms, columns)."""
+    columns = list(zip(starts, weights.T, strict=True))
+    return np.array([[chain(*column, of_row) for column in columns] for of_row in values.T])
+
+
+class Results:
+    """Both sums of a tile, and what went in."""
+
+    # Two runs, the last shorter, so that there are terms by twos and single ones.
+    LENGTH, STEPS = 3, 5
     GAP = 5
     UNTOUCHED = -77.0
 
     def __init__(self, rows, vectors, dtype):
         random = np.random.default_rng(rows)
-        self.rows, self.vectors = rows, vectors
         self.columns = vectors * cpu.lanes(np.dtype(dtype).itemsize)
+        tallest = cpu.tile_rows(vectors) if vectors <= PANEL_VECTORS else 1
+        self.fits = rows <= tallest
+        self.panels = max(1, vectors // PANEL_VECTORS)
+        across = self.columns // self.panels
         self.weights = numbers(random, 1 + self.STEPS, self.columns).astype(dtype)
         self.values = numbers(random, self.STEPS, rows).astype(dtype)
-        outs = np.full((6, rows, self.columns + self.GAP), self.UNTOUCHED, dtype)
         self.before = numbers(random, rows, self.columns).astype(dtype)
-        outs[-1, :, : self.columns] = self.before
-        # Values of a step lie a stride of 2 apart, the steps 2 * rows.
-        spread = np.repeat(self.values.ravel(), 2)
-        spread[1::2] = np.nan
-        flat = tuple(out.reshape(-1) for out in outs)
-        stride = self.columns + self.GAP
-        panels = max(1, vectors // PANEL_VECTORS)
-        packed = self.weights.reshape(1 + self.STEPS, panels, -1).swapaxes(0, 1)
-        self.width = panels * operations(rows, vectors)(
-            packed.ravel(), spread, 2, 2 * rows, self.STEPS, flat, stride
+        self.product = np.full((rows, self.columns + self.GAP), self.UNTOUCHED, dtype)
+        self.outer = self.before.copy()
+        # Weights stand panel by panel, each with a row for the start and for every step; values run
+        # by run, and there row by row.
+        packed = self.weights.reshape(1 + self.STEPS, self.panels, -1).swapaxes(0, 1)
+        runs = np.full((2, rows, self.LENGTH), np.nan, dtype)
+        runs[0], runs[1, :, :-1] = self.values[:3].T, self.values[3:].T
+        sums(rows, vectors)(
+            packed.ravel(),
+            packed[0].size,
+            runs.ravel(),
+            self.LENGTH,
+            self.values.ravel(),
+            self.product.reshape(-1),
+            self.columns + self.GAP,
+            across,
+            self.outer.reshape(-1),
         )
-        self.gaps = outs[:, :, self.columns :]
-        (
-            self.zeros,
-            self.repeated,
-            self.loaded,
-            self.product,
-            self.summed,
-            self.sums,
-        ) = outs[:, :, : self.columns]
 
 
 @pytest.fixture(scope="module", params=[np.float32, np.float64])
@@ -124,57 +129,49 @@ def results(request, dtype):
     return Results(*request.param, dtype)
 
 
-def test_width(results):
-    assert results.width == results.columns
-
-
-def test_zeros(results):
-    np.testing.assert_array_equal(results.zeros, 0)
-
-
-def test_repeat(results):
-    np.testing.assert_array_equal(
-        results.repeated, np.broadcast_to(results.weights[0], results.repeated.shape)
-    )
-
-
-def test_load(results):
-    np.testing.assert_array_equal(results.loaded, results.before)
-
-
-def test_rank1_is_one_fused_chain_in_ascending_order(results, dtype):
-    for r in range(results.rows):
-        for column in range(results.columns):
-            total = results.weights[0, column]
-            for value, weight in zip(
-                results.values[:, r], results.weights[1:, column], strict=True
-            ):
-                exact = Fraction(float(value)) * Fraction(float(weight)) + Fraction(float(total))
-                total = dtype(float(exact))
-            assert results.product[r, column] == total
-
-
-def test_a_whole_sum_is_its_rank1_updates(results):
+def test_a_product_is_one_fused_chain_in_ascending_order(results):
     """Of a tile that the registers hold; nothing is done for another."""
-    vectors = results.vectors
-    tallest = cpu.tile_rows(vectors) if vectors <= PANEL_VECTORS else 1
-    expected = results.product if results.rows <= tallest else results.UNTOUCHED
-    np.testing.assert_array_equal(results.summed, expected)
+    expected = np.full_like(results.product, results.UNTOUCHED)
+    if results.fits:
+        starts, weights = results.weights[0], results.weights[1:]
+        expected[:, : results.columns] = chains(starts, results.values, weights)
+    np.testing.assert_array_equal(results.product, expected)
 
 
-def test_accumulate_adds_once(results):
-    np.testing.assert_array_equal(results.sums, results.before + results.product)
-
-
-def test_stores_leave_the_gaps_between_rows(results):
-    np.testing.assert_array_equal(results.gaps, results.UNTOUCHED)
+def test_outer_products_are_a_chain_from_zero_that_is_added_once(results):
+    expected = results.before
+    if results.fits and results.panels == 1:
+        starts = np.zeros(results.columns)
+        expected = expected + chains(starts, results.values, results.weights[1:])
+    np.testing.assert_array_equal(results.outer, expected)
 
 
 @numba.njit
-def run_with_variable_rows(array, rows):
-    tile_store(tile_zeros(rows, 1, address(array, 0)), address(array, 0), 0, 0)
+def move(source, source_row, copy, added, target_row):
+    tile = tile_load(square_tile(address(source, 0)), address(source, 0), source_row, 0)
+    tile_store(tile, address(copy, 0), target_row, 0)
+    tile_accumulate(tile, address(added, 0), target_row, 0)
 
 
-def test_the_shape_must_be_known_to_the_compiler(dtype):
+def test_a_tile_is_loaded_stored_and_added_row_by_row(dtype):
+    lanes = cpu.lanes(np.dtype(dtype).itemsize)
+    random = np.random.default_rng(0)
+    source = numbers(random, lanes, lanes + 3).astype(dtype)
+    copy, added = numbers(random, 2, lanes, lanes + 5).astype(dtype)
+    expected_copy, expected_sum = copy.copy(), added.copy()
+    move(source.reshape(-1), lanes + 3, copy.reshape(-1), added.reshape(-1), lanes + 5)
+    expected_copy[:, :lanes] = source[:, :lanes]
+    expected_sum[:, :lanes] += source[:, :lanes]
+    np.testing.assert_array_equal(copy, expected_copy)
+    np.testing.assert_array_equal(added, expected_sum)
+
+
+@numba.njit
+def sum_with_variable_vectors(array, vectors):
+    start = address(array, 0)
+    tile_outer_sum(vectors, 1, (1, start, 1, start, 0, start, 0, start))
+
+
+def test_the_vectors_in_a_row_must_be_known_to_the_compiler(dtype):
     with pytest.raises(numba.TypingError):
-        run_with_variable_rows(np.zeros(64, dtype), 2)
+        sum_with_variable_vectors(np.zeros(64, dtype), 2)

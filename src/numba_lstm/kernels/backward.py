@@ -320,13 +320,16 @@ def _gradient_task(
                 )
             dgates = kept_gates(call, cell, workspace, step) + row * row_size
             for panel in range(first_panel, last_panel):
+                weights = dgates + panel * cell.gates_panel
+                following = weights + cell.gates_panel if panel + 1 < last_panel else weights
                 outer_products(
                     last - first,
                     steps * rows,
                     vectors_of_panel(cell, panel, width(scratch)),
                     scratch,
                     last - first,
-                    dgates + panel * cell.gates_panel,
+                    weights,
+                    following,
                     partial + panel * partial_panel,
                 )
     if step_at(call, cell, 0) == cell.reverse * (T - 1):

@@ -13,10 +13,8 @@ from ..simd import cpu
 from ..simd.pointer import Pointer
 from ..simd.tile import (
     keep_loop,
-    tile_accumulate,
-    tile_rank1,
+    tile_outer_sum,
     tile_sum,
-    tile_zeros,
 )
 from ..simd.vector import load_first, store_first, width
 
@@ -160,57 +158,51 @@ def _part_of_tile(upcoming, terms):
     return weights + tile * terms * step, step
 
 
-class _Term(NamedTuple):
-    """A term of a sum: where its numbers stand, and how many more are in its run and behind it.
-
-    Every tile's loop moves it on: a loop that held these lines itself would compile them once for
-    each shape (1.4 s for all instead of 0.6).
-    """
+class _Run(NamedTuple):
+    """Terms of a sum that stand one behind another, and what tells where the next ones do."""
 
     values: Pointer
     row: int
-    run: int
-    jump: int  # to the next run
-    left: int
-    rest: int
+    count: int
+    following: Pointer  # where the next run begins
+    next_run: int  # from there to the one after it
+    length: int  # of every run but the last
+    rest: int  # terms behind this run
 
 
 @inlined
-def _before(part):
-    """What stands before the first term of a part."""
-    left = min(part.run, part.count)
-    jump = part.next_run - part.run
-    return _Term(part.values + -1, part.row, part.run, jump, left, part.count - left)
+def _run_of(part, number, within):
+    """One of the runs of a part of a sum, from one of its terms on."""
+    start = part.values + number * part.next_run
+    left = part.count - number * part.run
+    count = min(part.run, left)
+    following = start + part.next_run
+    return _Run(
+        start + within, part.row, count - within, following, part.next_run, part.run, left - count
+    )
 
 
 @inlined
-def _behind(first, second, count):
-    """What stands behind so many terms of a sum."""
-    part = first
-    if count >= first.count:
-        part = second
-        count -= first.count
-    if count == 0:
-        return _before(part)
-    runs = count // part.run
-    within = count - runs * part.run
-    left = min(part.run - within, part.count - count)
-    values = part.values + (runs * part.next_run + within - 1)
-    rest = part.count - count - left
-    return _Term(values, part.row, part.run, part.next_run - part.run, left, rest)
+def _run_behind(first, second, count):
+    """What is left of the run in which so many terms of a sum end."""
+    if count < first.count:
+        number = count // first.run
+        return _run_of(first, number, count - number * first.run)
+    count -= first.count
+    number = count // max(1, second.run)
+    return _run_of(second, number, count - number * second.run)
 
 
 @inlined
-def _next_term(term, second):
-    """The term after another, whose part the second one follows."""
-    values, row, run, jump, left, rest = term
-    if left == 0:
-        values = values + jump
-        left = min(run, rest)
-        rest -= left
-        if left == 0:
-            values, row, run, jump, left, rest = _before(second)
-    return _Term(values + 1, row, run, jump, left - 1, rest)
+def _next_run(run, second):
+    """The run after another, whose part the second one follows."""
+    if run.rest == 0:
+        return _run_of(second, 0, 0)
+    count = min(run.length, run.rest)
+    following = run.following + run.next_run
+    return _Run(
+        run.following, run.row, count, following, run.next_run, run.length, run.rest - count
+    )
 
 
 @device
@@ -239,21 +231,21 @@ def tile_product(
         Assigned.
     """
     begin = out if continued else Place(start, 0, 0, panel_size)
-    term = _behind(first, second, stretch.before)
+    run = _run_behind(first, second, stretch.before)
     asked, step = _part_of_tile(upcoming, stretch.count)
-    task = (begin, stretch.count, term, second, weights, panel_size, asked, step, out)
+    task = (begin, stretch.count, run, second, weights, panel_size, asked, step, out)
     if vectors == 4:
-        tile_sum(4, rows, _next_term, task)
+        tile_sum(4, rows, _next_run, task)
     elif vectors == 3:
-        tile_sum(3, rows, _next_term, task)
+        tile_sum(3, rows, _next_run, task)
     elif vectors == 2:
-        tile_sum(2, rows, _next_term, task)
+        tile_sum(2, rows, _next_run, task)
     elif vectors == 1:
-        tile_sum(1, rows, _next_term, task)
+        tile_sum(1, rows, _next_run, task)
     elif vectors == 8:
-        tile_sum(8, rows, _next_term, task)
+        tile_sum(8, rows, _next_run, task)
     elif _MANY_REGISTERS and vectors == 16:
-        tile_sum(16, rows, _next_term, task)
+        tile_sum(16, rows, _next_run, task)
 
 
 @inlined
@@ -372,20 +364,8 @@ def product(
         results = results + (together * out.panel if vectors == 4 else across)
 
 
-@inlined
-def _block_sum(tile, terms, values, values_row, weights, out):
-    """Sum outer products into the tile, of zeros, and add it to `out`."""
-    row = 4 * width(out)
-    for _ in range(terms):
-        keep_loop()
-        tile = tile_rank1(tile, weights, 0, values, 1)
-        values = values + values_row
-        weights = weights + row
-    tile_accumulate(tile, out, row, 0)
-
-
 @device
-def outer_products(features, terms, vectors, values, values_row, weights, out):
+def outer_products(features, terms, vectors, values, values_row, weights, following, out):
     """Add a block of outer products: ``out[f] += sum over terms k of values[k, f] * weights[k]``.
 
     The block's sum starts from zero and joins `out` in one addition.
@@ -399,39 +379,25 @@ def outer_products(features, terms, vectors, values, values_row, weights, out):
         (terms, features), the rows so many numbers apart; read.
     weights : Pointer
         (terms, 4 vectors), read.
+    following : Pointer
+        As many, which come next and are fetched meanwhile; or the same.
     out : Pointer
         (features, 4 vectors), accumulated into.
     """
-    wide = vectors > 2
+    tallest = _TALLEST[3 if vectors > 2 else 1]
+    row = 4 * width(out)
+    tiles = (features + tallest - 1) // tallest
+    tile = 0
     feature = 0
     while feature < features:
         keep_loop()
-        rows = next_rows(features - feature, _TALLEST[3 if wide else 1])
-        some = values + feature
-        if wide:
-            if rows == 1:
-                _block_sum(tile_zeros(1, 4, out), terms, some, values_row, weights, out)
-            elif rows == 2:
-                _block_sum(tile_zeros(2, 4, out), terms, some, values_row, weights, out)
-            elif rows == 3:
-                _block_sum(tile_zeros(3, 4, out), terms, some, values_row, weights, out)
-            elif _MANY_REGISTERS and rows == 4:
-                _block_sum(tile_zeros(4, 4, out), terms, some, values_row, weights, out)
-            elif _MANY_REGISTERS and rows == 5:
-                _block_sum(tile_zeros(5, 4, out), terms, some, values_row, weights, out)
-            elif _MANY_REGISTERS:
-                _block_sum(tile_zeros(6, 4, out), terms, some, values_row, weights, out)
-        elif rows == 1:
-            _block_sum(tile_zeros(1, 2, out), terms, some, values_row, weights, out)
-        elif rows == 2:
-            _block_sum(tile_zeros(2, 2, out), terms, some, values_row, weights, out)
-        elif rows == 3:
-            _block_sum(tile_zeros(3, 2, out), terms, some, values_row, weights, out)
-        elif rows == 4:
-            _block_sum(tile_zeros(4, 2, out), terms, some, values_row, weights, out)
-        elif rows == 5:
-            _block_sum(tile_zeros(5, 2, out), terms, some, values_row, weights, out)
+        rows = next_rows(features - feature, tallest)
+        asked, step = _part_of_tile(Upcoming(following, tile, tiles), terms)
+        task = (terms, values + feature, values_row, weights, row, asked, step, out)
+        if vectors > 2:
+            tile_outer_sum(4, rows, task)
         else:
-            _block_sum(tile_zeros(6, 2, out), terms, some, values_row, weights, out)
-        out = out + rows * 4 * width(out)
+            tile_outer_sum(2, rows, task)
+        out = out + rows * row
         feature += rows
+        tile += 1

@@ -108,7 +108,7 @@ def _gradient_task(x, dy, rows, inputs, outputs, first, last, column, weight, sc
         _column_block(address(x, 0), row, count, inputs, column, block_of_x)
         values = address(dy, row * outputs + first)
         vectors = panel_vectors(inputs - column, lanes)
-        outer_products(last - first, count, vectors, values, outputs, block_of_x, sums)
+        outer_products(last - first, count, vectors, values, outputs, block_of_x, block_of_x, sums)
     for output in range(first, last):
         for k in range(min(panel, inputs - column)):
             weight[output * inputs + column + k] += sums[(output - first) * panel + k]
