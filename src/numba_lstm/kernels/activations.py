@@ -23,19 +23,20 @@ from ..simd.vector import (
     copysign,
     fma,
     polynomial,
-    power_of_two,
     reciprocal_estimate,
     where_less,
+    with_exponent,
 )
 
 _MINUS_LOG2_E = constant(-1 / math.log(2), -1 / math.log(2))
 _LN2_HIGH = constant(float(np.float32(math.log(2))), math.log(2))
 _LN2_LOW = constant(math.log(2) - float(np.float32(math.log(2))), 2.3190468138462996e-17)
-# Adding 1.5 * 2**(mantissa bits) rounds to the nearest integer and leaves it in the low bits: n, or
-# n with the exponent of a scale added, where 2**n itself may be denormal or overflow.
-_SHIFT = constant(1.5 * 2**23, 1.5 * 2**52)
-_SHIFT_UP = constant(1.5 * 2**23 + 64, 1.5 * 2**52 + 512)
-_SHIFT_DOWN = constant(1.5 * 2**23 - 64, 1.5 * 2**52 - 512)
+# Adding 1.5 * 2**(mantissa bits) rounds to the nearest integer and leaves it in the low bits. With
+# the bias of the exponent these are those of 2**n; and of a scale's as well, where 2**n itself may
+# be denormal or overflow.
+_SHIFT = constant(1.5 * 2**23 + 127, 1.5 * 2**52 + 1023)
+_SHIFT_UP = constant(1.5 * 2**23 + 127 + 64, 1.5 * 2**52 + 1023 + 512)
+_SHIFT_DOWN = constant(1.5 * 2**23 + 127 - 64, 1.5 * 2**52 + 1023 - 512)
 _SCALE_DOWN = constant(2.0**-64, 2.0**-512)
 # Beyond these, exp(-y) is zero or infinite, and exp(-y) - 1 is -1 to the last bit.
 _EXP_HIGHEST = constant(104.5, 746.0)
@@ -71,7 +72,7 @@ def _reduce(y, shift):
     """Return 2**n (scaled as `shift` says), n (or NaN), and y + n ln 2 up to n times 2**-29."""
     shifted = fma(y, _MINUS_LOG2_E(y), shift)
     n = shifted - shift
-    return power_of_two(shifted), n, fma(n, _LN2_HIGH(y), y)
+    return with_exponent(shifted), n, fma(n, _LN2_HIGH(y), y)
 
 
 @inlined

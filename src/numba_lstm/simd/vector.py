@@ -19,7 +19,6 @@ from .pointer import Pointer
 
 _FLOAT_NAMES = {32: "f32", 64: "f64"}
 _MANTISSA_BITS = {32: 23, 64: 52}
-_EXPONENT_BIAS = {32: 127, 64: 1023}
 
 
 class Vector(types.Type):
@@ -314,12 +313,12 @@ def where_less(typing_context: Any, x: Any, bound: Any, then: Any, otherwise: An
 
 
 @intrinsic
-def power_of_two(typing_context: Any, shifted: Any) -> Any:
-    """``2**n`` for normal results, n being the integer in the low mantissa bits of `shifted`.
+def with_exponent(typing_context: Any, shifted: Any) -> Any:
+    """The power of two whose exponent, as it is stored, stands in the low mantissa bits.
 
-    Such a number comes from adding 1.5 * 2**(mantissa bits) to n, which also rounds n to the
-    nearest integer. The bits are taken as they are: unlike a conversion to an integer this is
-    defined for NaN as well.
+    Such a number comes from adding 1.5 * 2**(mantissa bits) and the bias of the exponent to n,
+    which also rounds n to the nearest integer. The bits are taken as they are: unlike a conversion
+    to an integer this is defined for NaN as well.
     """
     if not isinstance(shifted, Vector):
         return None
@@ -328,7 +327,6 @@ def power_of_two(typing_context: Any, shifted: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         integers = ir.VectorType(ir.IntType(bits), shifted.width)
         number = builder.bitcast(arguments[0], integers)
-        number = builder.add(number, ir.Constant(integers, [_EXPONENT_BIAS[bits]] * shifted.width))
         number = builder.shl(number, ir.Constant(integers, [_MANTISSA_BITS[bits]] * shifted.width))
         return builder.bitcast(number, llvm_vector(shifted))
 
