@@ -16,7 +16,7 @@ from . import threads as threading_of_kernels
 from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .jit import WarmKernel
-from .kernels import backward, forward, units
+from .kernels import backward, forward, units, units_back
 from .kernels.panels import pack_cells, pack_products
 from .kernels.tables import CALL
 from .layer import Layer
@@ -24,7 +24,7 @@ from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
 from .plan import Plan, plan_of
-from .schedule import row_workers, task_workers, worth_sharing
+from .schedule import piece_workers, task_workers, worth_sharing
 from .stream import State, Stream
 from .tape import Tape
 from .validation import (
@@ -310,10 +310,13 @@ class LSTM(Layer):
                 f"T and B must be such that 64 bits number what a call needs; got {T} and {B}"
             ) from None
 
-    def _row_workers(self, piece: Piece, sequence: _Sequence, threads: int) -> int:
-        """Workers that share out the rows of a piece."""
+    def _piece_workers(
+        self, piece: Piece, sequence: _Sequence, plan: Layout, threads: int
+    ) -> tuple[int, bool]:
+        """Workers that share out a piece, and whether by its units."""
+        first, last = piece.directions
         operations = self.config.operations(piece.stop - piece.start, sequence.B)
-        return row_workers(threads, sequence.B, operations)
+        return piece_workers(plan.split, last - first, threads, sequence.B, operations)
 
     def _run(
         self,
@@ -324,13 +327,14 @@ class LSTM(Layer):
         call: NDArray[Any],
         workspace: FloatArray,
         workers: int,
+        by_units: bool,
     ) -> None:
         """Run the forward kernel."""
         if sequence.B == 0:  # nothing to compute, in however many steps
             return
         y, (h, c) = results
         kernels = (forward.lstm_forward, forward.lstm_forward_parallel)
-        if plan.split.task_panels:
+        if by_units:
             kernels = (units.lstm_units, units.lstm_units_parallel)
             workspace[plan.flags] = 0
         packed = self._forward_panels.lease()
@@ -383,7 +387,8 @@ class LSTM(Layer):
         workspace = self._pool.borrow()
         try:
             buffer = workspace.reserve(plan.size)
-            self._run(sequence, state, results, plan, plan.call, buffer, plan.split.workers)
+            workers, by_units = plan.split.workers, plan.split.tasks > 0
+            self._run(sequence, state, results, plan, plan.call, buffer, workers, by_units)
         finally:
             self._pool.give_back(workspace)
         return results
@@ -480,8 +485,8 @@ class LSTM(Layer):
                 self._dropout_calls += 1
             for piece in plan.pieces:
                 piece.select(call)
-                workers = self._row_workers(piece, sequence, most)
-                self._run(sequence, state, results, plan, call, workspace, workers)
+                how = self._piece_workers(piece, sequence, plan, most)
+                self._run(sequence, state, results, plan, call, workspace, *how)
             self._tape.record(_Saved(sequence, plan, workspace), self.parameters)
         return results
 
@@ -556,19 +561,19 @@ class LSTM(Layer):
         nothing = _NOTHING[self.config.dtype]
         for piece in plan.pieces_back:
             piece.select(call)
-            workers = self._row_workers(piece, sequence, threads)
+            workers, by_units = self._piece_workers(piece, sequence, plan, threads)
             if len(plan.pieces) > 1:
                 call["recomputed"] = 1
                 nowhere = (nothing, (nothing, nothing))
                 state = (nothing, nothing)
-                self._run(sequence, state, nowhere, plan, call, saved.workspace, workers)
+                self._run(sequence, state, nowhere, plan, call, saved.workspace, workers, by_units)
+            kernels = (backward.lstm_backward, backward.lstm_backward_parallel)
+            if by_units:
+                kernels = (units_back.lstm_units_back, units_back.lstm_units_back_parallel)
+                workspace[plan.flags] = 0
             with self._backward_panels.borrow() as packed:
-                threading_of_kernels.share_out(
-                    backward.lstm_backward,
-                    backward.lstm_backward_parallel,
-                    (call, cells, flat(packed), *map(flat, arrays), workspace),
-                    workers,
-                )
+                arguments = (call, cells, flat(packed), *map(flat, arrays), workspace)
+                threading_of_kernels.share_out(*kernels, arguments, workers)
             operations = self.config.operations(piece.stop - piece.start, sequence.B)
             with self.gradients.edit():
                 threading_of_kernels.share_out(
@@ -657,7 +662,9 @@ class LSTM(Layer):
             If `training` is no bool.
         """
         wanted = boolean("training", training)
-        entry_points: list[Callable[..., Any]] = [forward.lstm_forward, units.lstm_units]
+        # Every kernel that shares out rows beside the one that shares out units.
+        shared: list[tuple[Callable[..., Any], Callable[..., Any]]]
+        shared = [(forward.lstm_forward, units.lstm_units)]
         with jit.warming() as ready:
             # Kernels know sizes at run time only: those of the smallest model are this one's.
             smallest = LSTM(1, 1, dtype=self.config.dtype, threads=1)
@@ -665,10 +672,13 @@ class LSTM(Layer):
             if wanted:
                 smallest.forward(y)
                 smallest.backward(y)
-                entry_points += [backward.lstm_backward, backward.lstm_gradients]
+                shared += [(backward.lstm_backward, units_back.lstm_units_back)]
             if self.threads != 1:
-                jit.compile_alike(units.lstm_units, forward.lstm_forward)
-                jit.compile_parallel_twins(*entry_points)
+                for by_rows, by_units in shared:
+                    jit.compile_alike(by_units, by_rows)
+                    jit.compile_parallel_twins(by_rows, by_units)
+                if wanted:
+                    jit.compile_parallel_twins(backward.lstm_gradients)
         return ready
 
     # State dictionaries, with PyTorch's names.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .config import LSTMConfig
 from .kernels.gemm import ROWS, panels_for_rows
-from .schedule import row_workers
+from .schedule import piece_workers
 from .simd import cpu
 from .workspace import layout, packed_layout
 
@@ -81,16 +81,18 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     held = layout(config, T, B, training, threads)
     split = held.split
     workers = split.workers
+    by_units = split.tasks > 0
     if training:
-        workers = row_workers(threads, B, config.operations(T, B))
-    rows = B if split.task_panels else -(-B // workers)
+        operations = config.operations(T, B)
+        workers, by_units = piece_workers(split, config.directions, threads, B, operations)
+    rows = B if by_units else -(-B // workers)
     tiles = max(1, -(-rows // ROWS))
     height = max(1, -(-rows // tiles))
     panels_of_cell = -(-config.hidden_size // cpu.lanes(itemsize))
     panels = panels_for_rows(height, panels_of_cell)
     packed = packed_layout(config)
-    if split.task_panels:
-        shared = "directions" if split.task_panels == panels_of_cell else "units"
+    if by_units:
+        shared = "directions" if split.tasks == 1 else "units"
     else:
         shared = "rows" if workers > 1 else "none"
     return Plan(

@@ -20,6 +20,10 @@ FEW_ROWS = 5
 # Waiting for one another takes some 0.3 us a step. A worker reads as much as this from its L2 cache
 # in a microsecond, which is the least that a step should save.
 _BYTES_PER_WORKER_AND_STEP = 64 << 10
+# Weights that come from beyond L2 are what a worker of no more rows than this waits for as well:
+# three tiles use them as fast as they come. (H 650, two workers, GFLOP/s by rows and by units: B 12
+# 152 and 237, B 20 227 and 287, B 32 269 and 307, B 64 315 and 313.)
+_ROWS_OF_DISTANT_WEIGHTS = 18
 
 
 @dataclass(frozen=True)
@@ -30,18 +34,18 @@ class Split:
     ----------
     workers : int
         At least 1.
-    task_panels : int
-        Panels of W units that a worker takes at once, where they share out the units; else 0.
+    tasks : int
+        Into which the units of a direction are cut, where workers share them out; else 0.
     reason : str
         Why so.
     """
 
     workers: int
-    task_panels: int
+    tasks: int
     reason: str
 
 
-def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
+def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int) -> Split:
     """Decide how inference is shared out.
 
     Parameters
@@ -50,6 +54,8 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
     T, B : int
     threads : int
         Upper bound.
+    cached : int
+        Numbers of a matrix that a core's L2 cache keeps.
 
     Returns
     -------
@@ -60,44 +66,97 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
         return Split(1, 0, "a second worker would cost more than it saves")
     if threads == 1:
         return Split(1, 0, "one thread is allowed")
-    if 0 < B <= FEW_ROWS:
-        itemsize = config.numpy_dtype.itemsize
-        read_in_a_step = 4 * config.hidden_size**2 * itemsize * config.directions
-        panels = -(-config.hidden_size // cpu.lanes(itemsize))
-        most = min(
-            threads,
-            panels * config.directions,
-            read_in_a_step // _BYTES_PER_WORKER_AND_STEP,
-            operations // _OPERATIONS_PER_WORKER,
-        )
-        if config.directions == 2 and most <= 2:
-            return Split(2, panels, "the directions of a layer are independent: one a worker")
-        if most > 1:
-            # As many panels as a tile of one row takes, unless workers would be left without.
-            task_panels = min(4, -(-panels * config.directions // most), panels)
-            reason = f"few rows read {read_in_a_step >> 10} KiB of weights a step: shared by units"
-            return Split(most, task_panels, reason)
+    most = min(threads, operations // _OPERATIONS_PER_WORKER)
+    units = _split_of_units(config, B, most, cached)
+    if units is not None:
+        return units
     workers = row_workers(threads, B, operations)
     if workers == 1:
         return Split(1, 0, "one row is one worker's")
     return Split(workers, 0, f"rows of the batch are independent: {-(-B // workers)} a worker")
 
 
-def training_split(B: int, threads: int) -> Split:
+def _split_of_units(config: LSTMConfig, B: int, most: int, cached: int) -> Split | None:
+    """Share out directions or units, if the weights are what so many workers at most wait for."""
+    H, D = config.hidden_size, config.directions
+    if not 0 < B <= max(FEW_ROWS, most * _ROWS_OF_DISTANT_WEIGHTS):
+        return None
+    terms = H  # few rows have their inputs projected ahead
+    if B > FEW_ROWS:
+        terms += max(map(config.inputs, range(config.num_layers)))
+        if 4 * H * terms <= cached:
+            return None
+    read = 4 * H * terms * D * config.numpy_dtype.itemsize
+    panels = -(-H // cpu.lanes(config.numpy_dtype.itemsize))
+    workers = min(most, panels * D, read // _BYTES_PER_WORKER_AND_STEP)
+    if D == 2 and workers <= 2:
+        return Split(2, 1, "the directions of a layer are independent: one a worker")
+    if workers <= 1:
+        return None
+    tasks = -(-workers // D)
+    if B <= FEW_ROWS:
+        # As many panels as a tile of one row takes, unless workers would be left without.
+        tasks = max(tasks, -(-panels // 4))
+    reason = f"few rows read {read >> 10} KiB of weights a step: shared by units"
+    return Split(workers, tasks, reason)
+
+
+def training_split(config: LSTMConfig, B: int, threads: int, cached: int) -> Split:
     """Decide how training is shared out.
 
     Parameters
     ----------
+    config : LSTMConfig
     B : int
     threads : int
         Upper bound.
+    cached : int
+        Numbers of a matrix that a core's L2 cache keeps.
 
     Returns
     -------
     Split
+        With all threads for workers: weight gradients have tasks of their own.
     """
+    units = _split_of_units(config, B, threads, cached) if threads > 1 else None
+    panels = -(-config.hidden_size // cpu.lanes(config.numpy_dtype.itemsize))
+    if units is not None:
+        # The recurrent product gives the gradients of four panels of units at once.
+        tasks = min(units.tasks, -(-panels // 4))
+        if tasks * config.directions > 1:
+            return Split(threads, tasks, units.reason)
     reason = f"training shares out rows of the batch, {-(-B // threads)} a worker or more"
     return Split(threads, 0, reason)
+
+
+def piece_workers(
+    split: Split, directions: int, threads: int, B: int, operations: int
+) -> tuple[int, bool]:
+    """Workers of a piece of a training call.
+
+    Parameters
+    ----------
+    split : Split
+        Of the call.
+    directions : int
+        That the piece runs through.
+    threads : int
+        Upper bound.
+    B : int
+    operations : int
+        Floating-point operations of the piece.
+
+    Returns
+    -------
+    int
+        At least 1.
+    bool
+        Whether they share out units, rather than rows.
+    """
+    by_units = min(threads, split.tasks * directions, operations // _OPERATIONS_PER_WORKER)
+    if by_units > 1:
+        return by_units, True
+    return row_workers(threads, B, operations), False
 
 
 def worth_sharing(operations: int) -> bool:

@@ -217,7 +217,7 @@ class Stream:
     def _share_out(self, arguments: tuple[Any, ...]) -> None:
         """Run a step on several threads."""
         kernels = (lstm_forward, lstm_forward_parallel)
-        if self._plan.split.task_panels:
+        if self._plan.split.tasks:
             kernels = (lstm_units, lstm_units_parallel)
             self._workspace[self._plan.flags] = 0
         threading_of_kernels.share_out(*kernels, arguments, self._workers)

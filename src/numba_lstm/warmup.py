@@ -10,8 +10,10 @@ import numpy as np
 from . import jit
 from . import threads as threading_of_kernels
 from .jit import WarmKernel
+from .kernels.backward import lstm_backward
 from .kernels.forward import lstm_forward
 from .kernels.units import lstm_units
+from .kernels.units_back import lstm_units_back
 from .layers import Embedding, Linear, Sequential
 from .losses import mse, softmax_cross_entropy
 from .lstm import LSTM
@@ -78,6 +80,8 @@ def warmup(
                 _train(model, tokens)
         if most != 1:
             jit.compile_alike(lstm_units, lstm_forward)
+            if for_training:
+                jit.compile_alike(lstm_units_back, lstm_backward)
             jit.compile_parallel_twins()
     return ready
 

@@ -308,26 +308,29 @@ def layout(
     sizes["y_step"], sizes["y_row"] = _strides(config, T, B, config.output_size)
     sizes["last_layer"], sizes["last_direction"], sizes["stop"] = L, D, T
     sizes["training"] = training
-    split = training_split(B, threads) if training else inference_split(config, T, B, threads)
+    cached = cached_numbers(itemsize)
+    if training:
+        split = training_split(config, B, threads, cached)
+    else:
+        split = inference_split(config, T, B, threads, cached)
     workers = split.workers
-    rows = B if split.task_panels else -(-B // workers)
+    rows = B if split.tasks else -(-B // workers)
     sizes["ahead"] = _steps_ahead(config, steps, rows)
     sizes["gate_steps"] = steps if training else sizes["ahead"]
-    sizes["cached"] = cached_numbers(itemsize)
+    sizes["cached"] = cached
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
     panels = -(-config.hidden_size // W)
     # Sums of a tile, or of all rows where they wait for the next stretch of terms (`stretches_of`).
     most_terms = max(map(config.inputs, range(L))) + config.hidden_size
-    cut = panels * 4 * W * most_terms > cached_numbers(itemsize)
+    cut = panels * 4 * W * most_terms > cached
     sums = max(TILE_VECTORS, 4 * rows if cut else 0) * W
     block = BLOCK_TERMS * min(TASK_FEATURES, 1 + most_terms) if training else 0
     sizes["scratch_size"] = _up(max(sums, block), CACHE_LINE // itemsize)
     sizes["scratch"] = places.take(workers, int(sizes["scratch_size"]))
     flags = slice(0, 0)
-    if split.task_panels:
-        sizes["task_panels"] = split.task_panels
-        tasks = D * -(-panels // split.task_panels)
-        first = places.take(tasks + 1, FLOATS_OF_LINE)
+    if split.tasks:
+        sizes["tasks"] = split.tasks
+        first = places.take(D * split.tasks + 1, FLOATS_OF_LINE)
         sizes["flags"] = first
         flags = slice(first, places.size)
     # An odd number of cache lines spreads the panels over the sets of a cache.

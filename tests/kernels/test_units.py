@@ -45,17 +45,29 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
+SIZES = pytest.mark.parametrize(
     ("T", "B", "I", "H", "L", "bidirectional"),
     [
         (70, 1, 3, 130, 1, False),
         (30, 2, 9, 50, 2, True),
         (3, 5, 4, 33, 3, False),
         (0, 1, 2, 40, 1, True),
+        (5, 7, 11, 150, 2, False),
+        (4, 16, 5, 150, 2, True),
     ],
 )
+
+
+@pytest.fixture
+def distant_weights(monkeypatch):
+    """An L2 cache so small that larger batches share out units as well."""
+    monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize: 1000)
+
+
+@SIZES
+@pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.usefixtures("distant_weights")
 def test_same_bits(monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of_workers):
     random = np.random.default_rng(0)
     lstm = nl.LSTM(I, H, L, bidirectional=bidirectional, dtype=dtype, seed=0)
@@ -65,8 +77,52 @@ def test_same_bits(monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
     monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
     plan = layout(lstm.config, T, B, False, 5)
-    assert plan.split.task_panels > 0 or T == 0
+    assert plan.split.tasks > 0 or T == 0
     shared = lstm(x, hx, threads=5)
     np.testing.assert_array_equal(shared[0], alone[0])
     for part, expected in zip(shared[1], alone[1], strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
+def trained(lstm, x, hx, dy, dhx, **options):
+    """Everything that a training step gives."""
+    lstm.gradients.zero()
+    y, (h, c) = lstm.forward(x, hx, **options)
+    dx, (dh0, dc0) = lstm.backward(dy, dhx)
+    return y, h, c, dx, dh0, dc0, lstm.gradients.flat.copy()
+
+
+@SIZES
+@pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("checkpoint", [None, 4])
+@pytest.mark.usefixtures("distant_weights")
+def test_same_bits_in_training(
+    monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of_workers, checkpoint
+):
+    random = np.random.default_rng(0)
+    lstm = nl.LSTM(
+        *(I, H, L), bidirectional=bidirectional, dropout=0.5 * (L > 1), dtype=dtype, seed=0
+    )
+    state_shape = (2, lstm.config.cells, B, H)
+    x, dy = (
+        random.standard_normal((T, B, I)),
+        random.standard_normal((T, B, (1 + bidirectional) * H)),
+    )
+    hx, dhx = (tuple(random.standard_normal(state_shape)) for _ in range(2))
+    masks = lstm.dropout_state
+    alone = trained(lstm, x, hx, dy, dhx, threads=1)
+    called = set()
+
+    def share_out(serial, parallel, arguments, workers):
+        called.add(serial.__name__)
+        SCHEDULES[schedule_of_workers](serial, parallel, arguments, workers)
+
+    monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
+    monkeypatch.setattr("numba_lstm.threads.share_out", share_out)
+    lstm.dropout_state = masks
+    shared = trained(lstm, x, hx, dy, dhx, checkpoint=checkpoint)
+    if T > 0 and H > 64:
+        assert {"lstm_units", "lstm_units_back"} <= called
+    for part, expected in zip(shared, alone, strict=True):
         np.testing.assert_array_equal(part, expected)

@@ -10,11 +10,13 @@ the pieces in which the sequence is gone through.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from numba import prange
 
 from ..jit import device, inlined, kernel, parallel_kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import address
+from ..simd.pointer import Pointer, address
 from ..simd.vector import broadcast, load, load_first, store, store_first, width
 from .cell import cell_backward
 from .dropout import dropout
@@ -50,16 +52,54 @@ def _store_units(vector, place, units):
         store_first(vector, place, units)
 
 
+class StepBack(NamedTuple):
+    """Where a step back finds everything, for the rows from one on."""
+
+    gates: Pointer
+    c_before: Pointer
+    c_after: Pointer
+    dh: Pointer
+    dc: Pointer
+    dy: Pointer
+    dy_row: int
+    has_dy: bool
+
+
 @device
-def _cell_step_back(cell, gates, c_before, c_after, dh, dc, dy, dy_row, has_dy, rows):
-    """Gates to dgates for one step of the rows that the pointers stand at the first of."""
+def step_back(call, cells, index, dy, workspace, later, first):
+    """Find what the step of a cell takes that comes so much later than the first one back."""
+    B = call.batch
+    cell = cells[index]
+    layer = index // call.directions
+    direction = index - layer * call.directions
+    step = step_at(call, cell, call.stop - call.start - 1 - later)
+    dh = address(workspace, cell.dh + first * cell.state_row)
+    dc = address(workspace, cell.dc + first * cell.state_row)
+    gates = kept_gates(call, cell, workspace, step)
+    c_after = kept_cell_state(call, cell, workspace, step) + first * cell.state_row
+    c_before = c_after + (2 * cell.reverse - 1) * B * cell.state_row
+    source, dy_step, dy_row, has_dy = address(dy, 0), call.y_step, call.y_row, dy.size > 0
+    if layer < call.layers - 1:
+        dy_row = outputs_row(call, cell)
+        dy_step = B * dy_row
+        source = address(workspace, cell.doutputs) + -call.held * dy_step
+        has_dy = True
+    source = source + (step * dy_step + first * dy_row + direction * cell.hidden)
+    gates = gates + first * 4 * width(gates)
+    return StepBack(gates, c_before, c_after, dh, dc, source, dy_row, has_dy)
+
+
+@device
+def cell_step_back(cell, first_panel, last_panel, rows, place):
+    """Gates to dgates for one step of the units of some panels."""
+    gates, c_before, c_after, dh, dc, dy, dy_row, has_dy = place
     lanes = width(gates)
-    for panel in range(panels_of(cell, lanes)):
+    for panel in range(first_panel, last_panel):
         unit = panel * lanes
         units = cell.hidden - unit
         gate = gate_stride(cell, panel, lanes)
         for row in range(rows):
-            place = gates + (panel * cell.gates_panel + row * 4 * lanes)
+            four = gates + (panel * cell.gates_panel + row * 4 * lanes)
             state = row * cell.state_row + unit
             dh_after = load(dh + state)
             if has_dy:
@@ -68,19 +108,19 @@ def _cell_step_back(cell, gates, c_before, c_after, dh, dc, dy, dy_row, has_dy, 
                     load(source) if units >= lanes else load_first(source, units)
                 )
             da_i, da_f, da_g, da_o, dc_before = cell_backward(
-                load(place),
-                load(place + gate),
-                load(place + 2 * gate),
-                load(place + 3 * gate),
+                load(four),
+                load(four + gate),
+                load(four + 2 * gate),
+                load(four + 3 * gate),
                 load(c_before + state),
                 load(c_after + state),
                 dh_after,
                 load(dc + state),
             )
-            _store_units(da_i, place, units)
-            _store_units(da_f, place + gate, units)
-            _store_units(da_g, place + 2 * gate, units)
-            _store_units(da_o, place + 3 * gate, units)
+            _store_units(da_i, four, units)
+            _store_units(da_f, four + gate, units)
+            _store_units(da_g, four + 2 * gate, units)
+            _store_units(da_o, four + 3 * gate, units)
             _store_units(dc_before, dc + state, units)
 
 
@@ -91,66 +131,74 @@ def _dgates_terms(cell, gates, block, row):
 
 
 @device
-def _steps_back(call, cells, index, packed, dy, dh_n, dc_n, dh0, dc0, workspace, scratch, rows):
-    """Back through one cell for the rows [rows[0], rows[1])."""
-    cell = cells[index]
-    B, D = call.batch, call.directions
-    layer = index // D
-    direction = index - layer * D
-    first, count = rows
+def recurrent_step_back(call, cell, packed, first_panel, last_panel, rows, place, scratch):
+    """All dgates of a step to the dh, before it, of the units of some panels; the first by fours.
+
+    ``dh = dgates @ weight_hh``.
+    """
     lanes = width(scratch)
-    state_row = cell.state_row
-    dh = address(workspace, cell.dh + first * state_row)
-    dc = address(workspace, cell.dc + first * state_row)
-    if step_at(call, cell, call.stop - call.start - 1) == (1 - cell.reverse) * (call.steps - 1):
-        load_state(dh_n, index, call, cell, first, count, dh)
-        load_state(dc_n, index, call, cell, first, count, dc)
-    source, dy_step, dy_row, has_dy = address(dy, 0), call.y_step, call.y_row, dy.size > 0
-    if layer < call.layers - 1:
-        dy_row = outputs_row(call, cell)
-        dy_step = B * dy_row
-        source = address(workspace, cell.doutputs) + -call.held * dy_step
-        has_dy = True
-    source = source + (first * dy_row + direction * cell.hidden)
-    slot = B * state_row
-    for later in range(call.stop - call.start):
-        step = step_at(call, cell, call.stop - call.start - 1 - later)
-        gates = kept_gates(call, cell, workspace, step) + first * 4 * lanes
-        c_after = kept_cell_state(call, cell, workspace, step) + first * state_row
-        _cell_step_back(
-            cell,
-            gates,
-            c_after + (2 * cell.reverse - 1) * slot,
-            c_after,
-            dh,
-            dc,
-            source + step * dy_step,
-            dy_row,
-            has_dy,
-            count,
-        )
-        product(
-            1,
-            count,
-            _dgates_terms(cell, gates, 0, 4 * lanes),
-            no_terms(gates),
-            address(packed, cell.recurrent_panels),
-            1 + cell.gate_columns,
-            0,
-            panels_of(cell, lanes) * lanes,
-            False,
-            call.cached,
-            scratch,
-            Place(dh, 0, state_row, 4 * lanes),
-        )
-    if step_at(call, cell, 0) == cell.reverse * (call.steps - 1):
-        save_state(dh, state_row, index, call, cell, first, count, dh0)
-        save_state(dc, state_row, index, call, cell, first, count, dc0)
+    first_unit = first_panel * lanes
+    panel_rows = 1 + cell.gate_columns
+    product(
+        1,
+        rows,
+        _dgates_terms(cell, place.gates, 0, 4 * lanes),
+        no_terms(place.gates),
+        address(packed, cell.recurrent_panels) + first_unit * panel_rows,
+        panel_rows,
+        0,
+        last_panel * lanes - first_unit,
+        False,
+        call.cached,
+        scratch,
+        Place(place.dh + first_unit, 0, cell.state_row, 4 * lanes),
+    )
 
 
 @device
-def _input_gradient(call, cells, layer, packed, dx, workspace, scratch, first, rows):
-    """Gradient with respect to a layer's input, from the dgates of the directions at hand."""
+def begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows):
+    """Put the gradients of the states behind the sequence in their places, or leave what is there.
+
+    In the midst of the sequence that is what the piece behind this one has left.
+    """
+    cell = cells[index]
+    if step_at(call, cell, call.stop - call.start - 1) == (1 - cell.reverse) * (call.steps - 1):
+        dh = address(workspace, cell.dh + first * cell.state_row)
+        dc = address(workspace, cell.dc + first * cell.state_row)
+        load_state(dh_n, index, call, cell, first, rows, dh)
+        load_state(dc_n, index, call, cell, first, rows, dc)
+
+
+@device
+def end_back(call, cells, index, dh0, dc0, workspace, first, rows):
+    """Give the gradients of the states before the sequence, once its begin is reached."""
+    cell = cells[index]
+    if step_at(call, cell, 0) == cell.reverse * (call.steps - 1):
+        dh = address(workspace, cell.dh + first * cell.state_row)
+        dc = address(workspace, cell.dc + first * cell.state_row)
+        save_state(dh, cell.state_row, index, call, cell, first, rows, dh0)
+        save_state(dc, cell.state_row, index, call, cell, first, rows, dc0)
+
+
+@device
+def _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows):
+    """Back through one cell for some rows."""
+    cell = cells[index]
+    panels = panels_of(cell, width(scratch))
+    for later in range(call.stop - call.start):
+        place = step_back(call, cells, index, dy, workspace, later, first)
+        cell_step_back(cell, 0, panels, rows, place)
+        recurrent_step_back(call, cell, packed, 0, panels, rows, place, scratch)
+
+
+@device
+def input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, first, rows):
+    """Gradient of a layer's input in the steps [begin, end), from the directions at hand.
+
+    Of the first layer it may not be wanted.
+    """
+    if layer == 0 and call.input_gradient == 0:
+        return
     D, B = call.directions, call.batch
     lanes = width(scratch)
     cell = cells[layer * D + call.first_direction]
@@ -163,8 +211,8 @@ def _input_gradient(call, cells, layer, packed, dx, workspace, scratch, first, r
         dx_step = B * dx_row
         target = address(workspace, cells[(layer - 1) * D].doutputs) + -call.held * dx_step
     gates = cell.gate_columns
-    for start in range(call.start, call.stop, call.dx_steps):
-        steps = min(call.dx_steps, call.stop - start)
+    for start in range(begin, end, call.dx_steps):
+        steps = min(call.dx_steps, end - start)
         one = kept_gates(call, cell, workspace, start) + first * 4 * lanes
         other = kept_gates(call, other_cell, workspace, start) + first * 4 * lanes
         place = target + (start * dx_step + first * dx_row)
@@ -192,7 +240,7 @@ def _input_gradient(call, cells, layer, packed, dx, workspace, scratch, first, r
             out,
         )
     if layer > 0 and call.dropped > 0 and call.last_direction == D:
-        for step in range(call.start, call.stop):
+        for step in range(begin, end):
             dropout(
                 call, layer - 1, step, first, rows, cell.inputs, target + step * dx_step, dx_row
             )
@@ -207,22 +255,11 @@ def _worker_backward(call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspac
         layer = call.last_layer - 1 - above
         for direction in range(call.first_direction, call.last_direction):
             index = layer * call.directions + direction
-            _steps_back(
-                call,
-                cells,
-                index,
-                packed,
-                dy,
-                dh_n,
-                dc_n,
-                dh0,
-                dc0,
-                workspace,
-                scratch,
-                (first, rows),
-            )
-        if layer > 0 or call.input_gradient == 1:
-            _input_gradient(call, cells, layer, packed, dx, workspace, scratch, first, rows)
+            begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows)
+            _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows)
+            end_back(call, cells, index, dh0, dc0, workspace, first, rows)
+        begin, end = call.start, call.stop
+        input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, first, rows)
 
 
 @inlined

@@ -517,14 +517,16 @@ def _worker_forward(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
                 run_steps(call, cell, panels, 0, count, rows, some, walk, past)
             walk = walk_from(call, cells, index, source, y, workspace, scratch, steps, first)
             end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)
-        complete = call.last_direction == D and (call.recomputed == 0 or D == 1)
-        if layer < call.layers - 1 and call.dropped > 0 and complete:
-            _drop(call, cells, layer, first, rows, workspace)
+        drop_outputs(call, cells, layer, first, rows, workspace)
 
 
-@spliced
-def _drop(call, cells, layer, first, rows, workspace):
-    """Drop some of what the layer above reads."""
+@device
+def drop_outputs(call, cells, layer, first, rows, workspace):
+    """Drop some of what the layer above reads, once all directions have written it."""
+    D = call.directions
+    complete = call.last_direction == D and (call.recomputed == 0 or D == 1)
+    if layer == call.layers - 1 or call.dropped == 0 or not complete:
+        return
     above = cells[(layer + 1) * call.directions]
     units = above.inputs
     for step in range(call.start, call.stop):

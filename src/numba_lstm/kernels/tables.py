@@ -39,7 +39,7 @@ CALL = np.dtype(
             "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
             "scratch_size",
-            "task_panels",  # panels of a task where workers share out the units; else 0
+            "tasks",  # into which the units of a direction are cut where workers share them; else 0
             "flags",  # place of what they tell one another: a cache line for each task, and one
             # dropout
             "dropped",  # share dropped, in units of 2**-53

@@ -18,6 +18,7 @@ from ..simd.pointer import address
 from ..simd.vector import width
 from .forward import (
     begin_states,
+    drop_outputs,
     end_states,
     panels_of,
     project_inputs,
@@ -26,13 +27,14 @@ from .forward import (
     walk_from,
 )
 from .tables import FLOATS_OF_LINE
+from .workers import first_row
 
 # Looks at a counter before the core is offered to others.
 _LOOKS = 2000
 
 
 @inlined
-def _wait_for(counter, value):
+def wait_for(counter, value):
     """Wait until a counter has been raised to a value."""
     looks = 0
     while observed(counter) < value:
@@ -43,20 +45,25 @@ def _wait_for(counter, value):
 
 
 @inlined
-def _tasks_of_cell(call, cells, lanes):
-    """Tasks that the units of one direction are cut into."""
-    return (panels_of(cells[0], lanes) + call.task_panels - 1) // call.task_panels
+def first_panel(task, tasks, panels):
+    """Panel where one of the tasks of a direction begins.
+
+    By fours where there are enough: as many as a tile of one row takes, and as the units of a panel
+    of the recurrent weights that go back.
+    """
+    fours = (panels + 3) // 4
+    if fours >= tasks:
+        return min(panels, fours * task // tasks * 4)
+    return panels * task // tasks
 
 
 @device
 def _stage(own, layer, stage, kind, past, some):
     """Take part in one stage: 0 projects a chunk of inputs, 1 takes some steps, 2 ends a layer."""
     call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers = own
-    D, B = call.directions, call.batch
-    count = panels_of(cells[layer * D], width(scratch))
-    size = call.task_panels
-    tasks_of_cell = _tasks_of_cell(call, cells, width(scratch))
-    tasks = D * tasks_of_cell
+    B = call.batch
+    panels = panels_of(cells[0], width(scratch))
+    tasks = (call.last_direction - call.first_direction) * call.tasks
     flags = address(workspace, call.flags)
     done = flags + tasks * FLOATS_OF_LINE
     source = source_of_layer(call, cells, layer, x, workspace)
@@ -65,24 +72,28 @@ def _stage(own, layer, stage, kind, past, some):
         task = (first + k) % tasks
         if not claim(flags + task * FLOATS_OF_LINE, stage):
             continue
-        direction = task // tasks_of_cell
-        index = layer * D + direction
+        direction = task // call.tasks
+        part = task - direction * call.tasks
+        index = layer * call.directions + call.first_direction + direction
         cell = cells[index]
-        panel = (task - direction * tasks_of_cell) * size
-        last = min(count, panel + size)
-        panels = address(packed, cell.panels)
+        panel = first_panel(part, call.tasks, panels)
+        last = first_panel(part + 1, call.tasks, panels)
+        weights = address(packed, cell.panels)
         walk = walk_from(call, cells, index, source, y, workspace, scratch, past, 0)
         if kind == 1:
-            run_steps(call, cell, panels, panel, last, B, some, walk, past)
+            run_steps(call, cell, weights, panel, last, B, some, walk, past)
         elif kind == 0:
-            if past == 0 and panel == 0:
+            if past == 0 and part == 0:
                 begin_states(call, cell, index, h0, c0, 0, B, walk, workspace)
             if call.ahead > 0:
-                project_inputs(call, cell, panels, panel, last, B, some, walk, scratch)
-        elif panel == 0:
-            end_states(call, cell, index, h_n, c_n, 0, B, walk, workspace)
+                project_inputs(call, cell, weights, panel, last, B, some, walk, scratch)
+        else:
+            if part == 0:
+                end_states(call, cell, index, h_n, c_n, 0, B, walk, workspace)
+            row = first_row(B, task, tasks)
+            drop_outputs(call, cells, layer, row, first_row(B, task + 1, tasks) - row, workspace)
         announce(done)
-    _wait_for(done, (stage + 1) * tasks)
+    wait_for(done, (stage + 1) * tasks)
 
 
 @spliced
@@ -92,9 +103,9 @@ def _worker_units(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker
     steps = call.stop - call.start
     chunk = call.ahead if call.ahead > 0 else max(1, steps)
     # Whoever has all units of a direction waits for nobody within a chunk.
-    together = chunk if _tasks_of_cell(call, cells, width(scratch)) == 1 else 1
+    together = chunk if call.tasks == 1 else 1
     stage = 0
-    for layer in range(call.layers):
+    for layer in range(call.first_layer, call.last_layer):
         # The first chunk puts the states in their places as well.
         for past in range(0, max(1, steps), chunk):
             end = min(steps, past + chunk)
@@ -109,7 +120,7 @@ def _worker_units(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker
 
 @kernel
 def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
-    """One worker's part in the inference of a small batch; see `lstm_forward`.
+    """One worker's part in the LSTM with a small batch; see `lstm_forward`.
 
     Parameters
     ----------
@@ -126,7 +137,7 @@ def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, 
     h_n, c_n : array
         (L D, B, H) states after, assigned; may be h0 and c0.
     workspace : array
-        The flags are zero before; they, h, c, gates and outputs are assigned.
+        The flags are zero before; they, h, c, outputs, gates and marks are assigned.
     worker, workers : int
         Which share of the units comes first, of how many.
     """

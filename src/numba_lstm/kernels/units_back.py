@@ -1,0 +1,147 @@
+"""Back-propagation through time with a small batch: workers share out the units of every step.
+
+The dgates of all units lead to the dh of each, so a step needs all of the step behind it. Workers
+claim tasks as in `units`, and each keeps its columns of the recurrent weights in its own cache.
+"""
+
+from __future__ import annotations
+
+from numba import prange
+
+from ..jit import device, kernel, parallel_kernel, spliced
+from ..simd.atomic import announce, claim
+from ..simd.mode import enter_default_mode, restore_mode
+from ..simd.pointer import address
+from ..simd.vector import width
+from .backward import (
+    begin_back,
+    cell_step_back,
+    end_back,
+    input_gradient,
+    recurrent_step_back,
+    step_back,
+)
+from .forward import panels_of
+from .tables import FLOATS_OF_LINE
+from .units import first_panel, wait_for
+from .workers import first_row
+
+
+@device
+def _take_steps(call, cells, index, packed, dy, workspace, scratch, panel, last, later, some):
+    """Take some steps back with the units of some panels.
+
+    A step's dh first, from the dgates of the step behind it, which then everyone has finished. So
+    there is one stage more than there are steps: the last gives the dh before them.
+    """
+    B, steps = call.batch, call.stop - call.start
+    cell = cells[index]
+    for number in range(later, later + some):
+        if number > 0:
+            behind = step_back(call, cells, index, dy, workspace, number - 1, 0)
+            recurrent_step_back(call, cell, packed, panel, last, B, behind, scratch)
+        if number < steps:
+            place = step_back(call, cells, index, dy, workspace, number, 0)
+            cell_step_back(cell, panel, last, B, place)
+
+
+@device
+def _stage(own, layer, stage, kind, later, some):
+    """Take part in one stage: 0 begins a layer, 1 takes some steps, 2 ends it and gives dx."""
+    call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers = own
+    B, steps = call.batch, call.stop - call.start
+    panels = panels_of(cells[0], width(scratch))
+    tasks = (call.last_direction - call.first_direction) * call.tasks
+    flags = address(workspace, call.flags)
+    done = flags + tasks * FLOATS_OF_LINE
+    first = tasks * worker // workers
+    for k in range(tasks):
+        task = (first + k) % tasks
+        if not claim(flags + task * FLOATS_OF_LINE, stage):
+            continue
+        direction = task // call.tasks
+        part = task - direction * call.tasks
+        index = layer * call.directions + call.first_direction + direction
+        if kind == 1:
+            panel = first_panel(part, call.tasks, panels)
+            last = first_panel(part + 1, call.tasks, panels)
+            _take_steps(
+                call, cells, index, packed, dy, workspace, scratch, panel, last, later, some
+            )
+        elif kind == 0:
+            if part == 0:
+                begin_back(call, cells, index, dh_n, dc_n, workspace, 0, B)
+        else:
+            if part == 0:
+                end_back(call, cells, index, dh0, dc0, workspace, 0, B)
+            begin = call.start + first_row(steps, task, tasks)
+            end = call.start + first_row(steps, task + 1, tasks)
+            input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, 0, B)
+        announce(done)
+    wait_for(done, (stage + 1) * tasks)
+
+
+@spliced
+def _worker_units_back(
+    call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers
+):
+    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    own = (call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers)
+    stages = call.stop - call.start + 1
+    # Whoever has all units of a direction waits for nobody.
+    together = stages if call.tasks == 1 else 1
+    stage = 0
+    for above in range(call.last_layer - call.first_layer):
+        layer = call.last_layer - 1 - above
+        _stage(own, layer, stage, 0, 0, 0)
+        stage += 1
+        for later in range(0, stages, together):
+            _stage(own, layer, stage, 1, later, together)
+            stage += 1
+        _stage(own, layer, stage, 2, 0, 0)
+        stage += 1
+
+
+@kernel
+def lstm_units_back(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers):
+    """One worker's part in going back with a small batch; see `backward.lstm_backward`.
+
+    Parameters
+    ----------
+    calls : (1,) array of CALL
+    cells : (L D,) array of CELL
+    packed : array
+        Recurrent and input panels, read.
+    dy : array
+        Gradient of the output, laid out like y, or empty for zeros; read.
+    dh_n, dc_n : array
+        (L D, B, H) gradients of the states after, or empty for zeros; read.
+    dx : array
+        Gradient of the input, laid out like x; assigned if it is wanted.
+    dh0, dc0 : array
+        (L D, B, H) gradients of the states before, assigned; may be dh_n and dc_n.
+    workspace : array
+        The flags are zero before; c is read; gates become dgates; flags, dh, dc and doutputs are
+        assigned.
+    worker, workers : int
+        Which share of the units comes first, of how many.
+    """
+    mode = enter_default_mode()
+    _worker_units_back(
+        calls[0], cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers
+    )
+    restore_mode(mode)
+
+
+@parallel_kernel
+def lstm_units_back_parallel(
+    calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, workers
+):
+    """All workers at once; see `lstm_units_back`."""
+    for worker in prange(workers):
+        mode = enter_default_mode()
+        share = int(worker)
+        _worker_units_back(
+            calls[0], cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, share, workers
+        )
+        restore_mode(mode)
