@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import numba_lstm as nl
+from numba_lstm import workspace
 from numba_lstm.simd import cpu
+from numba_lstm.workspace import layout
 
 
 @pytest.fixture
@@ -34,8 +36,23 @@ def test_two_workers_take_a_direction_each_and_more_take_units(monkeypatch):
         monkeypatch.setattr("numba_lstm.threads.available", lambda bound=available: bound)
         plan = lstm.plan(500, 1)
         assert (plan.split, plan.threads) == (split, available)
+    monkeypatch.setattr("numba_lstm.threads.available", lambda: 2)
+    for training in (False, True):
+        assert lstm.plan(500, 40, training=training).split == "directions"
+    monkeypatch.setattr("numba_lstm.threads.available", lambda: 8)
     assert nl.LSTM(16, 32, bidirectional=True).plan(2000, 3).split == "directions"
     assert nl.LSTM(16, 32, bidirectional=True).plan(2000, 6).split == "rows"
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_small_batch_of_distant_weights_is_shared_by_units(two_threads, training, monkeypatch):
+    H = 640
+    lstm = nl.LSTM(H, H)
+    for numbers, B, split in ((H * H, 20, "units"), (H * H, 80, "rows"), (H**3, 20, "rows")):
+        layout.cache_clear()
+        monkeypatch.setattr(workspace, "cached_numbers", lambda itemsize, kept=numbers: kept)
+        assert lstm.plan(50, B, training=training).split == split
+    layout.cache_clear()
 
 
 def test_bytes_are_those_of_the_workspace():

@@ -26,6 +26,7 @@ from .forward import (
     source_of_layer,
     walk_from,
 )
+from .gemm import panels_at_once
 from .tables import FLOATS_OF_LINE
 from .workers import first_row
 
@@ -45,15 +46,14 @@ def wait_for(counter, value):
 
 
 @inlined
-def first_panel(task, tasks, panels):
-    """Panel where one of the tasks of a direction begins.
+def first_panel(task, tasks, panels, grain):
+    """Panel where one of the tasks of a direction begins: a multiple of a grain, if that is enough.
 
-    By fours where there are enough: as many as a tile of one row takes, and as the units of a panel
-    of the recurrent weights that go back.
+    So many panels are taken at once, by a tile of one row or in going back.
     """
-    fours = (panels + 3) // 4
-    if fours >= tasks:
-        return min(panels, fours * task // tasks * 4)
+    grains = (panels + grain - 1) // grain
+    if grains >= tasks:
+        return min(panels, grains * task // tasks * grain)
     return panels * task // tasks
 
 
@@ -63,6 +63,7 @@ def _stage(own, layer, stage, kind, past, some):
     call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers = own
     B = call.batch
     panels = panels_of(cells[0], width(scratch))
+    grain = panels_at_once(B, panels)
     tasks = (call.last_direction - call.first_direction) * call.tasks
     flags = address(workspace, call.flags)
     done = flags + tasks * FLOATS_OF_LINE
@@ -76,8 +77,8 @@ def _stage(own, layer, stage, kind, past, some):
         part = task - direction * call.tasks
         index = layer * call.directions + call.first_direction + direction
         cell = cells[index]
-        panel = first_panel(part, call.tasks, panels)
-        last = first_panel(part + 1, call.tasks, panels)
+        panel = first_panel(part, call.tasks, panels, grain)
+        last = first_panel(part + 1, call.tasks, panels, grain)
         weights = address(packed, cell.panels)
         walk = walk_from(call, cells, index, source, y, workspace, scratch, past, 0)
         if kind == 1:

@@ -26,6 +26,9 @@ from .tables import FLOATS_OF_LINE
 from .units import first_panel, wait_for
 from .workers import first_row
 
+# Panels of units whose dh are the columns of one panel of the recurrent weights.
+_GRAIN = 4
+
 
 @device
 def _take_steps(call, cells, index, packed, dy, workspace, scratch, panel, last, later, some):
@@ -63,8 +66,8 @@ def _stage(own, layer, stage, kind, later, some):
         part = task - direction * call.tasks
         index = layer * call.directions + call.first_direction + direction
         if kind == 1:
-            panel = first_panel(part, call.tasks, panels)
-            last = first_panel(part + 1, call.tasks, panels)
+            panel = first_panel(part, call.tasks, panels, _GRAIN)
+            last = first_panel(part + 1, call.tasks, panels, _GRAIN)
             _take_steps(
                 call, cells, index, packed, dy, workspace, scratch, panel, last, later, some
             )
