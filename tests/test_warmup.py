@@ -119,6 +119,7 @@ def test_a_model_compiles_what_it_needs():
     assert sorted(inference) == [
         *("forward.lstm_forward", "forward.lstm_forward_parallel", "panels.pack_cells"),
         *("units.lstm_units", "units.lstm_units_parallel"),
+        *("wavefront.lstm_wavefront", "wavefront.lstm_wavefront_parallel"),
     ]
     assert sorted(training) == [
         *("backward.lstm_backward", "backward.lstm_backward_parallel"),

@@ -16,7 +16,7 @@ from . import threads as threading_of_kernels
 from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .jit import WarmKernel
-from .kernels import backward, forward, units, units_back
+from .kernels import backward, forward, units, units_back, wavefront
 from .kernels.panels import pack_cells, pack_products
 from .kernels.tables import CALL
 from .layer import Layer
@@ -46,6 +46,14 @@ from .workspace import Layout, Piece, Workspace, WorkspacePool, layout, packed_l
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_Kernels = tuple[Callable[..., None], Callable[..., None]]
+_BY_ROWS = (forward.lstm_forward, forward.lstm_forward_parallel)
+_BY_UNITS = (units.lstm_units, units.lstm_units_parallel)
+_BY_LAYERS = (wavefront.lstm_wavefront, wavefront.lstm_wavefront_parallel)
+_BY_ROWS_BACK = (backward.lstm_backward, backward.lstm_backward_parallel)
+_BY_UNITS_BACK = (units_back.lstm_units_back, units_back.lstm_units_back_parallel)
 
 
 class _Sequence(NamedTuple):
@@ -327,16 +335,13 @@ class LSTM(Layer):
         call: NDArray[Any],
         workspace: FloatArray,
         workers: int,
-        by_units: bool,
+        kernels: _Kernels,
     ) -> None:
-        """Run the forward kernel."""
+        """Run a forward kernel."""
         if sequence.B == 0:  # nothing to compute, in however many steps
             return
         y, (h, c) = results
-        kernels = (forward.lstm_forward, forward.lstm_forward_parallel)
-        if by_units:
-            kernels = (units.lstm_units, units.lstm_units_parallel)
-            workspace[plan.flags] = 0
+        workspace[plan.flags] = 0
         packed = self._forward_panels.lease()
         try:
             arrays = (sequence.array, *state, y, h, c)
@@ -387,8 +392,9 @@ class LSTM(Layer):
         workspace = self._pool.borrow()
         try:
             buffer = workspace.reserve(plan.size)
-            workers, by_units = plan.split.workers, plan.split.tasks > 0
-            self._run(sequence, state, results, plan, plan.call, buffer, workers, by_units)
+            split = plan.split
+            kernels = _BY_LAYERS if split.wave else _BY_UNITS if split.tasks else _BY_ROWS
+            self._run(sequence, state, results, plan, plan.call, buffer, split.workers, kernels)
         finally:
             self._pool.give_back(workspace)
         return results
@@ -485,8 +491,9 @@ class LSTM(Layer):
                 self._dropout_calls += 1
             for piece in plan.pieces:
                 piece.select(call)
-                how = self._piece_workers(piece, sequence, plan, most)
-                self._run(sequence, state, results, plan, call, workspace, *how)
+                workers, by_units = self._piece_workers(piece, sequence, plan, most)
+                kernels = _BY_UNITS if by_units else _BY_ROWS
+                self._run(sequence, state, results, plan, call, workspace, workers, kernels)
             self._tape.record(_Saved(sequence, plan, workspace), self.parameters)
         return results
 
@@ -566,11 +573,10 @@ class LSTM(Layer):
                 call["recomputed"] = 1
                 nowhere = (nothing, (nothing, nothing))
                 state = (nothing, nothing)
-                self._run(sequence, state, nowhere, plan, call, saved.workspace, workers, by_units)
-            kernels = (backward.lstm_backward, backward.lstm_backward_parallel)
-            if by_units:
-                kernels = (units_back.lstm_units_back, units_back.lstm_units_back_parallel)
-                workspace[plan.flags] = 0
+                again = _BY_UNITS if by_units else _BY_ROWS
+                self._run(sequence, state, nowhere, plan, call, saved.workspace, workers, again)
+            kernels = _BY_UNITS_BACK if by_units else _BY_ROWS_BACK
+            workspace[plan.flags] = 0
             with self._backward_panels.borrow() as packed:
                 arguments = (call, cells, flat(packed), *map(flat, arrays), workspace)
                 threading_of_kernels.share_out(*kernels, arguments, workers)
@@ -662,9 +668,8 @@ class LSTM(Layer):
             If `training` is no bool.
         """
         wanted = boolean("training", training)
-        # Every kernel that shares out rows beside the one that shares out units.
-        shared: list[tuple[Callable[..., Any], Callable[..., Any]]]
-        shared = [(forward.lstm_forward, units.lstm_units)]
+        # Kernels that share out rows, and those that share out something else.
+        shared = [(_BY_ROWS[0], _BY_UNITS[0]), (_BY_ROWS[0], _BY_LAYERS[0])]
         with jit.warming() as ready:
             # Kernels know sizes at run time only: those of the smallest model are this one's.
             smallest = LSTM(1, 1, dtype=self.config.dtype, threads=1)
@@ -672,11 +677,11 @@ class LSTM(Layer):
             if wanted:
                 smallest.forward(y)
                 smallest.backward(y)
-                shared += [(backward.lstm_backward, units_back.lstm_units_back)]
+                shared += [(_BY_ROWS_BACK[0], _BY_UNITS_BACK[0])]
             if self.threads != 1:
-                for by_rows, by_units in shared:
-                    jit.compile_alike(by_units, by_rows)
-                    jit.compile_parallel_twins(by_rows, by_units)
+                for by_rows, otherwise in shared:
+                    jit.compile_alike(otherwise, by_rows)
+                    jit.compile_parallel_twins(by_rows, otherwise)
                 if wanted:
                     jit.compile_parallel_twins(backward.lstm_gradients)
         return ready

@@ -24,7 +24,7 @@ class Plan:
     threads : int
         Workers that share out the call, at most.
     split : str
-        "none", "rows" of the batch, "directions", or "units" of every step.
+        "none", "rows" of the batch, "directions", "layers", or "units" of every step.
     reason : str
         Why it is shared out so.
     steps_ahead : int
@@ -85,13 +85,15 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     if training:
         operations = config.operations(T, B)
         workers, by_units = piece_workers(split, config.directions, threads, B, operations)
-    rows = B if by_units else -(-B // workers)
+    rows = B if by_units or split.wave else -(-B // workers)
     tiles = max(1, -(-rows // ROWS))
     height = max(1, -(-rows // tiles))
     panels_of_cell = -(-config.hidden_size // cpu.lanes(itemsize))
     panels = panels_for_rows(height, panels_of_cell)
     packed = packed_layout(config)
-    if by_units:
+    if split.wave:
+        shared = "layers"
+    elif by_units:
         shared = "directions" if split.tasks == 1 else "units"
     else:
         shared = "rows" if workers > 1 else "none"

@@ -14,6 +14,7 @@ from .kernels.backward import lstm_backward
 from .kernels.forward import lstm_forward
 from .kernels.units import lstm_units
 from .kernels.units_back import lstm_units_back
+from .kernels.wavefront import lstm_wavefront
 from .layers import Embedding, Linear, Sequential
 from .losses import mse, softmax_cross_entropy
 from .lstm import LSTM
@@ -80,6 +81,7 @@ def warmup(
                 _train(model, tokens)
         if most != 1:
             jit.compile_alike(lstm_units, lstm_forward)
+            jit.compile_alike(lstm_wavefront, lstm_forward)
             if for_training:
                 jit.compile_alike(lstm_units_back, lstm_backward)
             jit.compile_parallel_twins()

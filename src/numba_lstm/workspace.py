@@ -314,8 +314,10 @@ def layout(
     else:
         split = inference_split(config, T, B, threads, cached)
     workers = split.workers
-    rows = B if split.tasks else -(-B // workers)
-    sizes["ahead"] = _steps_ahead(config, steps, rows)
+    rows = B if split.tasks or split.wave else -(-B // workers)
+    sizes["ahead"] = _steps_ahead(config, split.wave or steps, rows)
+    if split.wave:
+        sizes["wave"] = sizes["ahead"] or split.wave
     sizes["gate_steps"] = steps if training else sizes["ahead"]
     sizes["cached"] = cached
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
@@ -328,9 +330,9 @@ def layout(
     sizes["scratch_size"] = _up(max(sums, block), CACHE_LINE // itemsize)
     sizes["scratch"] = places.take(workers, int(sizes["scratch_size"]))
     flags = slice(0, 0)
-    if split.tasks:
+    if split.tasks or split.wave:
         sizes["tasks"] = split.tasks
-        first = places.take(D * split.tasks + 1, FLOATS_OF_LINE)
+        first = places.take(D * split.tasks + 1 if split.tasks else L, FLOATS_OF_LINE)
         sizes["flags"] = first
         flags = slice(first, places.size)
     # An odd number of cache lines spreads the panels over the sets of a cache.

@@ -1,13 +1,12 @@
 """Sharing out the units of a step: any schedule of the workers leads to the same bits."""
 
-import threading
-
 import numpy as np
 import pytest
 
 import numba_lstm as nl
 from numba_lstm import schedule
 from numba_lstm.workspace import layout
+from schedules import SCHEDULES
 
 
 @pytest.fixture(autouse=True)
@@ -17,32 +16,6 @@ def small_work_is_shared(monkeypatch):
     layout.cache_clear()
     yield
     layout.cache_clear()
-
-
-def one_after_another(order):
-    def share_out(serial, parallel, arguments, workers):
-        for worker in order(workers):
-            serial(*arguments, worker, workers)
-
-    return share_out
-
-
-def at_once(serial, parallel, arguments, workers):
-    threads = [
-        threading.Thread(target=serial, args=(*arguments, worker, workers))
-        for worker in range(workers)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-SCHEDULES = {
-    "in order": one_after_another(range),
-    "backwards": one_after_another(lambda workers: reversed(range(workers))),
-    "at once": at_once,
-}
 
 
 SIZES = pytest.mark.parametrize(
@@ -76,6 +49,7 @@ def test_same_bits(monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of
     alone = lstm(x, hx, threads=1)
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
     monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
+    monkeypatch.setattr(schedule, "_LEAST_GAIN_OF_LAYERS", 100)
     plan = layout(lstm.config, T, B, False, 5)
     assert plan.split.tasks > 0 or T == 0
     shared = lstm(x, hx, threads=5)

@@ -35,14 +35,20 @@ _LOOKS = 2000
 
 
 @inlined
+def look_again(looks):
+    """Pass the time until the next look at what others have done, after so many."""
+    pause()
+    if looks % _LOOKS == 0:
+        let_others_run()
+
+
+@inlined
 def wait_for(counter, value):
     """Wait until a counter has been raised to a value."""
     looks = 0
     while observed(counter) < value:
-        pause()
         looks += 1
-        if looks % _LOOKS == 0:
-            let_others_run()
+        look_again(looks)
 
 
 @inlined

@@ -1,0 +1,126 @@
+"""The sequence loop of a stack with one direction: workers go through its layers as a wavefront.
+
+A few steps of a layer need the same steps of the layer below, and the steps before them of their
+own: while a layer is at some steps, the one above is at those before. Workers claim the next steps
+of a layer that are ready, of their own layers first, so that each core keeps the weights of few
+layers in its cache. Nobody holds what it has claimed for longer than that takes, and a worker that
+is alone goes through all of it: there is nothing to deadlock on.
+"""
+
+from __future__ import annotations
+
+from numba import prange
+
+from ..jit import device, inlined, kernel, parallel_kernel, spliced
+from ..simd.atomic import announce, claim, observed
+from ..simd.mode import enter_default_mode, restore_mode
+from ..simd.pointer import address
+from ..simd.vector import width
+from .forward import (
+    begin_states,
+    end_states,
+    panels_of,
+    project_inputs,
+    run_steps,
+    source_of_layer,
+    walk_from,
+)
+from .tables import FLOATS_OF_LINE
+from .units import look_again
+
+
+@inlined
+def _progress(call, workspace, layer):
+    """Counter of a layer: twice the chunks that are finished, odd while one is under way."""
+    return address(workspace, call.flags + layer * FLOATS_OF_LINE)
+
+
+@inlined
+def _is_ready(call, workspace, layer, number):
+    """Whether the layer below, if there is one, has finished a chunk."""
+    return layer == 0 or observed(_progress(call, workspace, layer - 1)) >= 2 * (number + 1)
+
+
+@device
+def _take_chunk(own, layer, past, some):
+    """Take some steps of a layer, with all of its units and rows."""
+    call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch = own
+    B, steps = call.batch, call.stop - call.start
+    cell = cells[layer]
+    panels = address(packed, cell.panels)
+    count = panels_of(cell, width(scratch))
+    source = source_of_layer(call, cells, layer, x, workspace)
+    walk = walk_from(call, cells, layer, source, y, workspace, scratch, past, 0)
+    if past == 0:
+        begin_states(call, cell, layer, h0, c0, 0, B, walk, workspace)
+    if call.ahead > 0:
+        project_inputs(call, cell, panels, 0, count, B, some, walk, scratch)
+    run_steps(call, cell, panels, 0, count, B, some, walk, past)
+    if past + some == steps:
+        walk = walk_from(call, cells, layer, source, y, workspace, scratch, steps, 0)
+        end_states(call, cell, layer, h_n, c_n, 0, B, walk, workspace)
+
+
+@spliced
+def _worker_wavefront(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
+    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch)
+    steps, layers, chunk = call.stop - call.start, call.layers, call.wave
+    chunks = (steps + chunk - 1) // chunk
+    highest = layers * (worker + 1) // workers - 1
+    looks = 0
+    while observed(_progress(call, workspace, layers - 1)) < 2 * chunks:
+        # Its own layers from above, then the others': what is begun goes on before what waits.
+        layer = (highest - looks) % layers
+        progress = _progress(call, workspace, layer)
+        seen = observed(progress)
+        number = seen // 2
+        free = seen % 2 == 0 and number < chunks
+        if free and _is_ready(call, workspace, layer, number) and claim(progress, seen):
+            past = number * chunk
+            _take_chunk(own, layer, past, min(chunk, steps - past))
+            announce(progress)
+            looks = 0
+        else:
+            looks += 1
+            look_again(looks)
+
+
+@kernel
+def lstm_wavefront(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
+    """One worker's part in the inference of a stack; see `lstm_forward`.
+
+    Parameters
+    ----------
+    calls : (1,) array of CALL
+    cells : (L,) array of CELL
+    packed : array
+        Panels, read.
+    x : array
+        Input at ``t * x_step + b * x_row``, read.
+    h0, c0 : array
+        (L, B, H) states before, or empty for zeros; read.
+    y : array
+        Output at ``t * y_step + b * y_row``, assigned.
+    h_n, c_n : array
+        (L, B, H) states after, assigned; may be h0 and c0.
+    workspace : array
+        The flags are zero before; they, h, c, gates and outputs are assigned.
+    worker, workers : int
+        Whose layers come first, of how many.
+    """
+    mode = enter_default_mode()
+    _worker_wavefront(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers)
+    restore_mode(mode)
+
+
+@parallel_kernel
+def lstm_wavefront_parallel(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, workers):
+    """All workers at once; see `lstm_wavefront`."""
+    for worker in prange(workers):
+        mode = enter_default_mode()
+        share = int(worker)
+        _worker_wavefront(
+            calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, share, workers
+        )
+        restore_mode(mode)

@@ -1,0 +1,61 @@
+"""Sharing out the layers of a stack: any schedule of the workers leads to the same bits."""
+
+import numpy as np
+import pytest
+
+import numba_lstm as nl
+from numba_lstm import schedule
+from numba_lstm.workspace import layout
+from schedules import SCHEDULES
+
+
+@pytest.fixture(autouse=True)
+def small_work_is_shared(monkeypatch):
+    monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
+    monkeypatch.setattr(schedule, "_OPERATIONS_OF_A_WAVE", 1)
+    layout.cache_clear()
+    yield
+    layout.cache_clear()
+
+
+@pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("T", "B", "I", "H", "L", "threads"),
+    [(400, 1, 1, 18, 3, 2), (70, 1, 130, 40, 2, 2), (60, 5, 9, 20, 5, 5), (49, 3, 16, 16, 4, 3)],
+)
+def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_workers):
+    random = np.random.default_rng(0)
+    lstm = nl.LSTM(I, H, L, dtype=dtype, seed=0)
+    x = random.standard_normal((T, B, I))
+    hx = tuple(random.standard_normal((2, L, B, H)))
+    alone = lstm(x, hx, threads=1)
+    called = set()
+
+    def share_out(serial, parallel, arguments, workers):
+        called.add(serial.__name__)
+        SCHEDULES[schedule_of_workers](serial, parallel, arguments, workers)
+
+    monkeypatch.setattr("numba_lstm.threads.available", lambda: threads)
+    monkeypatch.setattr("numba_lstm.threads.share_out", share_out)
+    plan = lstm.plan(T, B)
+    assert (plan.split, plan.threads) == ("layers", min(threads, L))
+    shared = lstm(x, hx)
+    assert called == {"lstm_wavefront"}
+    np.testing.assert_array_equal(shared[0], alone[0])
+    for part, expected in zip(shared[1], alone[1], strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
+def test_layers_are_shared_out_where_that_gains(monkeypatch):
+    monkeypatch.setattr("numba_lstm.threads.available", lambda: 2)
+
+    def split(T, B, I, H, L, **options):
+        return nl.LSTM(I, H, L, **options).plan(T, B).split
+
+    assert split(500, 1, 64, 64, 2) == "layers"
+    assert split(500, 6, 64, 64, 2) == "rows"  # from which several workers have enough to do
+    assert split(500, 1, 64, 64, 1) != "layers"
+    assert split(500, 1, 64, 64, 2, bidirectional=True) == "directions"
+    assert split(12, 1, 64, 64, 2) != "layers"  # one would wait for the other most of the time
+    assert split(500, 1, 2048, 64, 2) != "layers"  # nearly all of it is one layer
