@@ -197,3 +197,27 @@ def test_a_wrong_cotangent_costs_nothing():
         linear.backward(np.ones((4, 3)))
     assert not linear.gradients.flat.any()
     assert linear.backward(np.ones((4, 2))).shape == (4, 3)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (0, 3), (5, 0)])
+def test_gradients_are_added_or_take_the_place_of_those_before(shape):
+    """In every layer, and also if there is nothing to sum."""
+    layers = (nl.Embedding(7, 4, seed=0), nl.LSTM(4, 18, 2, seed=1), nl.Linear(18, 3, seed=2))
+    model = nl.Sequential(*layers)
+    tokens = np.random.default_rng(0).integers(7, size=shape)
+    dy = np.random.default_rng(1).standard_normal((*shape, 3))
+
+    def gradients(**options):
+        model.forward(tokens)
+        model.backward(dy, **options)
+        return model.gradients.flat.copy()
+
+    once = gradients()
+    np.testing.assert_allclose(gradients(), 2 * once, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(gradients(accumulate=False), once)
+    np.testing.assert_array_equal(gradients(accumulate=False), once)
+    for layer in model.layers:
+        with pytest.raises(TypeError, match="accumulate must be True or False"):
+            layer.backward(dy, accumulate=1)
+    with pytest.raises(TypeError, match="accumulate must be True or False"):
+        model.backward(dy, accumulate=None)

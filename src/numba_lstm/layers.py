@@ -201,13 +201,15 @@ class Embedding(Layer):
             self._tape.record(array.copy(), self.parameters)
             return self(array)
 
-    def backward(self, dy: Any) -> None:
+    def backward(self, dy: Any, *, accumulate: bool = True) -> None:
         """Add the gradient of every output to the row of its token.
 
         Parameters
         ----------
         dy : array
             (..., E), as the output.
+        accumulate : bool
+            Whether to what is there; otherwise to zeros.
 
         Raises
         ------
@@ -217,11 +219,14 @@ class Embedding(Layer):
             If there was no `forward`, or its `backward` was called, or the parameters have changed,
             or another thread is in `forward` or `backward` of this layer.
         """
+        added = boolean("accumulate", accumulate)
         with self._tape.alone():
             tokens = self._tape.read(self.parameters)
             array = real_array("dy", dy, self.parameters.dtype)
             require_shape("dy", array, (*tokens.shape, self.embedding_dim), "as the output")
             self._tape.clear()
+            if not added:
+                self.gradients.zero()
             with self.gradients.edit() as target:
                 embedding_backward(flat(tokens), flat(array), self.embedding_dim, target)
 
@@ -436,7 +441,12 @@ class Linear(Layer):
         return y
 
     def backward(
-        self, dy: Any, *, input_gradient: bool = True, threads: int | None = None
+        self,
+        dy: Any,
+        *,
+        input_gradient: bool = True,
+        accumulate: bool = True,
+        threads: int | None = None,
     ) -> FloatArray | None:
         """Go back through the last `forward` and add to the gradients of the parameters.
 
@@ -446,6 +456,8 @@ class Linear(Layer):
             (..., out), as the output.
         input_gradient : bool
             Whether dx is wanted.
+        accumulate : bool
+            Whether the gradients are added to those that are there; or else take their place.
         threads : int, optional
             Upper bound of threads for this call.
 
@@ -463,6 +475,7 @@ class Linear(Layer):
             or another thread is in `forward` or `backward` of this layer.
         """
         wanted = boolean("input_gradient", input_gradient)
+        added = boolean("accumulate", accumulate)
         most = self._threads(threads)
         with self._tape.alone():
             rows = self._tape.read(self.parameters)
@@ -473,6 +486,8 @@ class Linear(Layer):
             if wanted:
                 dx = np.empty(rows.array.shape, array.dtype)
                 self._product(self._backward_panels, array, rows.count, dx, most)
+            if not added:
+                self.gradients.zero()
             self._add_gradients(rows, array, most)
         return dx
 
@@ -872,6 +887,7 @@ class Sequential(StoredModel):
         dhx: Any = None,
         *,
         input_gradient: bool = True,
+        accumulate: bool = True,
         threads: int | None = None,
     ) -> tuple[FloatArray | None, States]:
         """Go back through the last `forward` and add to the gradients of the parameters.
@@ -884,6 +900,8 @@ class Sequential(StoredModel):
             Gradients with respect to the states after the last step; zeros by default.
         input_gradient : bool
             Whether dx is wanted; tokens have none in any case.
+        accumulate : bool
+            Whether the gradients are added to those that are there; or else take their place.
         threads : int, optional
             Upper bound of threads for this call.
 
@@ -904,6 +922,7 @@ class Sequential(StoredModel):
             If there was no `forward`, or its `backward` was called, or the parameters have changed.
         """
         wanted = boolean("input_gradient", input_gradient)
+        added = boolean("accumulate", accumulate)
         most = self._bound(threads)
         for layer in self.layers:
             layer._tape.read(layer.parameters)
@@ -914,11 +933,13 @@ class Sequential(StoredModel):
         for position, layer in reversed(list(enumerate(self.layers))):
             needed = wanted or position > 0
             if isinstance(layer, LSTM):
-                dy, state = layer.backward(dy, next(after), input_gradient=needed, threads=most)
+                dy, state = layer.backward(
+                    dy, next(after), input_gradient=needed, accumulate=added, threads=most
+                )
                 before.append(state)
             elif isinstance(layer, Linear):
-                dy = layer.backward(dy, input_gradient=needed, threads=most)
+                dy = layer.backward(dy, input_gradient=needed, accumulate=added, threads=most)
             else:
-                layer.backward(dy)
+                layer.backward(dy, accumulate=added)
                 dy = None
         return dy, tuple(reversed(before))

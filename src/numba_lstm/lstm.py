@@ -503,6 +503,7 @@ class LSTM(Layer):
         dhx: Any = None,
         *,
         input_gradient: bool = True,
+        accumulate: bool = True,
         threads: int | None = None,
     ) -> tuple[FloatArray | None, State]:
         """Go back through the last `forward` and add to the gradients of the parameters.
@@ -515,6 +516,9 @@ class LSTM(Layer):
             Gradients with respect to the states after the last step; zeros by default.
         input_gradient : bool
             Whether dx is wanted; a first layer can do without.
+        accumulate : bool
+            Whether the gradients are added to those that are there; or else take their place, so
+            that nobody has to set them to zero.
         threads : int, optional
             Upper bound of threads for this call.
 
@@ -536,6 +540,7 @@ class LSTM(Layer):
             changed in between, or if another thread is in `forward` or `backward` of this model.
         """
         wanted = boolean("input_gradient", input_gradient)
+        added = boolean("accumulate", accumulate)
         most = self._threads(threads)
         with self._tape.alone():
             saved = self._tape.read(self.parameters)
@@ -551,18 +556,25 @@ class LSTM(Layer):
             shape = sequence.state_shape(config.cells, config.hidden_size)
             dh0, dc0 = np.empty(shape, dtype), np.empty(shape, dtype)
             self._tape.clear()
-            self._run_back(saved, (dy_array, *dstate, dx, dh0, dc0), wanted, most)
+            self._run_back(saved, (dy_array, *dstate, dx, dh0, dc0), wanted, added, most)
         return (dx if wanted else None), (dh0, dc0)
 
     def _run_back(
-        self, saved: _Saved, arrays: tuple[FloatArray, ...], input_gradient: bool, threads: int
+        self,
+        saved: _Saved,
+        arrays: tuple[FloatArray, ...],
+        input_gradient: bool,
+        accumulate: bool,
+        threads: int,
     ) -> None:
         """Run the backward kernels, piece by piece from the end."""
         sequence, plan = saved.sequence, saved.layout
         if sequence.B == 0:
+            if not accumulate:
+                self.gradients.zero()
             return
         call, cells = self._training_call, plan.cells
-        call["input_gradient"] = input_gradient
+        call["input_gradient"], call["accumulate"] = input_gradient, accumulate
         threads = min(threads, plan.split.workers)
         workspace = flat(saved.workspace)
         nothing = _NOTHING[self.config.dtype]

@@ -198,8 +198,7 @@ class Trainer:
         if not math.isfinite(loss):
             return f"the loss must be finite; got {loss}"
         gradients = self.model.gradients
-        gradients.zero()
-        self.model.backward(dy, input_gradient=False)
+        self.model.backward(dy, input_gradient=False, accumulate=False)
         norm = (
             global_norm(gradients)
             if self.clip is None

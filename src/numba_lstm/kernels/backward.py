@@ -285,8 +285,8 @@ def _copy_features(first, last, inputs, hiddens, x, x_row, h, h_row, rows, targe
 
 
 @device
-def _add_partial(cell, panel, first, last, partial, gradients):
-    """Add what was summed of W units and the features [first, last) to the gradients."""
+def _give_partial(cell, panel, first, last, partial, gradients, added):
+    """Give the gradients what was summed of W units and the features [first, last), or add it."""
     I, H = cell.inputs, cell.hidden
     lanes = width(partial)
     row_size = 4 * lanes
@@ -298,13 +298,13 @@ def _add_partial(cell, panel, first, last, partial, gradients):
         row = gate * H + panel * lanes
         sums = partial + gate * gate_stride(cell, panel, lanes)
         if biases == 1 and cell.bias >= 0:
-            transpose(1, units, sums, 0, address(gradients, cell.bias + row), 1, True)
+            transpose(1, units, sums, 0, address(gradients, cell.bias + row), 1, added)
         sums = sums + biases * row_size
         target = address(gradients, cell.weight_ih + row * I + x_first)
-        transpose(inputs, units, sums, row_size, target, I, True)
+        transpose(inputs, units, sums, row_size, target, I, added)
         sums = sums + inputs * row_size
         target = address(gradients, cell.weight_hh + row * H + h_first)
-        transpose(hiddens, units, sums, row_size, target, H, True)
+        transpose(hiddens, units, sums, row_size, target, H, added)
 
 
 @device
@@ -371,7 +371,8 @@ def _gradient_task(
                 )
     if step_at(call, cell, 0) == cell.reverse * (T - 1):
         for panel in range(first_panel, last_panel):
-            _add_partial(cell, panel, first, last, partial + panel * partial_panel, gradients)
+            sums = partial + panel * partial_panel
+            _give_partial(cell, panel, first, last, sums, gradients, call.accumulate == 1)
 
 
 @inlined
@@ -461,7 +462,7 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
     x : array
         Input of the forward pass, read.
     gradients : array
-        Flat gradients, laid out like the parameters; accumulated into.
+        Flat gradients, laid out like the parameters; accumulated into, or assigned.
     workspace : array
         dgates and outputs are read; partial sums are assigned.
     worker, workers : int

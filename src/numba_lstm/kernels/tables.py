@@ -22,6 +22,7 @@ CALL = np.dtype(
             "y_step",  # strides of y and dy
             "y_row",
             "input_gradient",  # 1 if dx is wanted
+            "accumulate",  # 1 if weight gradients are added to those that are there
             # what of it this call runs
             "first_layer",
             "last_layer",  # excluded

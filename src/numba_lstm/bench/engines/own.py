@@ -39,11 +39,10 @@ class NumbaLSTM(Engine):
         return self._stream.step(x[0], out=self._out)
 
     def train(self) -> Any:
-        """Run `forward` and `backward`, the gradients overwritten."""
+        """Run `forward` and `backward`, the gradients written over those before."""
         lstm = self._lstm
         result = lstm.forward(self.task.x)
-        lstm.gradients.zero()
-        return result, lstm.backward(self.task.dy)
+        return result, lstm.backward(self.task.dy, accumulate=False)
 
     def results(self) -> dict[str, FloatArray]:
         """Results under the names of `LSTM.parameters`."""
