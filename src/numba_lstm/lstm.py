@@ -342,7 +342,7 @@ class LSTM(Layer):
             return
         y, (h, c) = results
         workspace[plan.flags] = 0
-        packed = self._forward_panels.lease()
+        packed = self._forward_panels.lease(plan.split.copies)
         try:
             arrays = (sequence.array, *state, y, h, c)
             arguments = (call, plan.cells, packed.buffer, *map(flat, arrays), workspace)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
 
 from . import threads
 from .memory import aligned_empty
@@ -12,10 +15,11 @@ from .validation import FloatArray
 
 
 class PackedCopy:
-    """One packed copy: the version that it holds, and how many read it now."""
+    """A packed copy, or several alike: the version that it holds, and how many read it now."""
 
-    def __init__(self, buffer: FloatArray) -> None:
-        self.buffer = buffer
+    def __init__(self, size: int, alike: int, dtype: np.dtype[Any]) -> None:
+        self.alike = alike
+        self.buffer = aligned_empty(size * alike, dtype)
         self.version = 0
         self.readers = 0
 
@@ -49,20 +53,26 @@ class PackedWeights:
         """Version of the parameters that a copy would be packed from now."""
         return self._parameters.version
 
-    def lease(self) -> PackedCopy:
+    def lease(self, alike: int = 1) -> PackedCopy:
         """Return a packed copy of the present weights, unchanged until it is given back.
 
         A call that still reads older weights keeps its copy; the present ones then get another.
+        There are `alike` of it or more, one behind another: a worker reads its own faster than one
+        that other cores read as well.
         """
         with self._lock:
             copy = self._copy
             version = self._parameters.version
-            if copy is None or (copy.version != version and copy.readers > 0):
-                copy = PackedCopy(aligned_empty(self._size, self._parameters.dtype))
+            in_use = copy is not None and copy.version != version and copy.readers > 0
+            if copy is None or in_use or copy.alike < alike:
+                copy = PackedCopy(self._size, alike, self._parameters.dtype)
                 self._copy = copy
             if copy.version != version:
                 copy.version = 0  # packed halfway, it would be of no version
-                self._pack(self._parameters._writable, copy.buffer)
+                first, *others = copy.buffer.reshape(copy.alike, self._size)
+                self._pack(self._parameters._writable, first)
+                for other in others:
+                    other[:] = first
                 copy.version = version
             copy.readers += 1
         return copy

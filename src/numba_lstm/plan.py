@@ -105,5 +105,6 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
         reason=split.reason,
         steps_ahead=int(held.call["ahead"][0]),
         workspace_nbytes=held.size * itemsize,
-        packed_nbytes=(packed.forward_size + training * packed.backward_size) * itemsize,
+        packed_nbytes=(split.copies * packed.forward_size + training * packed.backward_size)
+        * itemsize,
     )

@@ -48,12 +48,15 @@ class Split:
         Why so.
     wave : int
         Steps of a layer that a worker takes at once, where they share out the layers; else 0.
+    copies : int
+        Of the packed weights: one, or one for each worker.
     """
 
     workers: int
     tasks: int
     reason: str
     wave: int = 0
+    copies: int = 1
 
 
 def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int) -> Split:
@@ -86,7 +89,12 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: in
     workers = row_workers(threads, B, operations)
     if workers == 1:
         return Split(1, 0, "one row is one worker's")
-    return Split(workers, 0, f"rows of the batch are independent: {-(-B // workers)} a worker")
+    reason = f"rows of the batch are independent: {-(-B // workers)} a worker"
+    terms = max(map(config.inputs, range(config.num_layers))) + config.hidden_size
+    # Of weights that L2 holds every worker reads its own: two that read the same slow one another
+    # down (B64 H128 277 and 292 GFLOP/s, B20 H200 274 and 290).
+    held = 4 * config.hidden_size * terms <= 2 * cached
+    return Split(workers, 0, reason, copies=workers if held else 1)
 
 
 def _split_of_layers(config: LSTMConfig, T: int, B: int, most: int, cached: int) -> Split | None:

@@ -152,7 +152,7 @@ class Stream:
             self._lease = None
             if lease is not None:
                 self._panels.give_back(lease)
-            self._lease = lease = self._panels.lease()
+            self._lease = lease = self._panels.lease(self._plan.split.copies)
         return lease.buffer
 
     @property

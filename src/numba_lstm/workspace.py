@@ -345,7 +345,9 @@ def layout(
         # One direction after the other reads the upper layer's when it is checkpointed.
         count = 2 if D == 2 and checkpointed else 1
         doutputs = [places.take(kept, outputs_size) for _ in range(count)]
-    cells = packed_layout(config).cells.copy()
+    packed = packed_layout(config)
+    sizes["packed_apart"] = packed.forward_size if split.copies > 1 else 0
+    cells = packed.cells.copy()
     for index, cell in enumerate(cells):
         layer, direction = divmod(index, D)
         below = cells[(layer - 1) * D]

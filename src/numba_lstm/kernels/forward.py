@@ -505,7 +505,7 @@ def _worker_forward(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
         for direction in range(call.first_direction, call.last_direction):
             index = layer * D + direction
             cell = cells[index]
-            panels = address(packed, cell.panels)
+            panels = address(packed, cell.panels + worker * call.packed_apart)
             count = panels_of(cell, lanes)
             walk = walk_from(call, cells, index, source, y, workspace, scratch, 0, first)
             begin_states(call, cell, index, h0, c0, first, rows, walk, workspace)

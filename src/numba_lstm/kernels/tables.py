@@ -40,6 +40,7 @@ CALL = np.dtype(
             "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
             "scratch_size",
+            "packed_apart",  # from a worker's packed weights to the next one's; 0 if it is the same
             "tasks",  # into which the units of a direction are cut where workers share them; else 0
             "wave",  # steps of a layer taken at once where workers share out the layers; else 0
             "flags",  # place of what they tell one another: a cache line for each task, and one

@@ -1,0 +1,44 @@
+"""Packed weights: a copy for every version that is read, or several alike."""
+
+import numpy as np
+
+import numba_lstm as nl
+from numba_lstm.packing import PackedWeights
+
+
+def doubled(flat, packed):
+    np.multiply(flat, 2, out=packed)
+
+
+def weights():
+    parameters = nl.Parameters({"weight": (3, 5)}, "float32")
+    with parameters.edit() as flat:
+        flat[:] = np.arange(15)
+    return parameters, PackedWeights(parameters, 15, doubled)
+
+
+def test_copies_alike_hold_the_present_weights():
+    parameters, panels = weights()
+    one = panels.lease()
+    three = panels.lease(3)
+    np.testing.assert_array_equal(one.buffer, 2 * np.arange(15))
+    np.testing.assert_array_equal(three.buffer, np.tile(2 * np.arange(15), 3))
+    assert panels.lease(2) is three, "more than are wanted will do"
+    assert panels.lease() is three
+
+    with parameters.edit() as flat:
+        flat += 1
+    later = panels.lease(3)
+    np.testing.assert_array_equal(later.buffer, np.tile(2 * np.arange(15) + 2, 3))
+    np.testing.assert_array_equal(three.buffer[:15], 2 * np.arange(15), "it is still read")
+
+
+def test_a_copy_that_nobody_reads_is_packed_again():
+    parameters, panels = weights()
+    with panels.borrow() as before:
+        pass
+    with parameters.edit() as flat:
+        flat += 1
+    with panels.borrow() as after:
+        assert after is before
+        np.testing.assert_array_equal(after, 2 * np.arange(15) + 2)
