@@ -17,6 +17,7 @@ class Training:
         self.dy = np.random.default_rng(1).standard_normal(y.shape, np.float32)
         self.time_forward_and_backward(shape, threads)
 
+    # Gradients are set to zero beforehand, as every revision can.
     def time_forward_and_backward(self, shape, threads):
         self.lstm.forward(self.x)
         self.lstm.gradients.zero()

@@ -28,6 +28,8 @@ def test_copies_alike_hold_the_present_weights():
 
     with parameters.edit() as flat:
         flat += 1
+    seldom = panels.lease()
+    np.testing.assert_array_equal(seldom.buffer[:15], 2 * np.arange(15) + 2)
     later = panels.lease(3)
     np.testing.assert_array_equal(later.buffer, np.tile(2 * np.arange(15) + 2, 3))
     np.testing.assert_array_equal(three.buffer[:15], 2 * np.arange(15), "it is still read")

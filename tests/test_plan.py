@@ -55,6 +55,14 @@ def test_a_small_batch_of_distant_weights_is_shared_by_units(two_threads, traini
     layout.cache_clear()
 
 
+def test_the_reason_is_that_of_what_runs(two_threads):
+    tiny = nl.LSTM(4, 8, bidirectional=True).plan(3, 2, training=True)
+    assert (tiny.split, tiny.threads) == ("none", 1)
+    assert tiny.reason.startswith("a second worker would cost more")
+    assert "directions" in nl.LSTM(4, 80, bidirectional=True).plan(99, 9, training=True).reason
+    assert "rows" in nl.LSTM(4, 80).plan(99, 9, training=True).reason
+
+
 def test_bytes_are_those_of_the_workspace():
     lstm = nl.LSTM(16, 40, threads=1)
     for training in (False, True):

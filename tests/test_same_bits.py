@@ -89,6 +89,7 @@ class Workers:
 def workers(monkeypatch):
     """Let even the smallest calls be shared among as many as 7."""
     monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
+    monkeypatch.setattr(schedule, "_OPERATIONS_OF_A_WAVE", 1)
     monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
     layout.cache_clear()
     many = Workers(np.random.default_rng(SEED))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -24,7 +24,7 @@ from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
 from .plan import Plan, plan_of
-from .schedule import piece_workers, task_workers, worth_sharing
+from .schedule import Split, piece_split, task_workers, worth_sharing
 from .stream import State, Stream
 from .tape import Tape
 from .validation import (
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-_Kernels = tuple[Callable[..., None], Callable[..., None]]
 _BY_ROWS = (forward.lstm_forward, forward.lstm_forward_parallel)
 _BY_UNITS = (units.lstm_units, units.lstm_units_parallel)
 _BY_LAYERS = (wavefront.lstm_wavefront, wavefront.lstm_wavefront_parallel)
@@ -318,13 +317,11 @@ class LSTM(Layer):
                 f"T and B must be such that 64 bits number what a call needs; got {T} and {B}"
             ) from None
 
-    def _piece_workers(
-        self, piece: Piece, sequence: _Sequence, plan: Layout, threads: int
-    ) -> tuple[int, bool]:
-        """Workers that share out a piece, and whether by its units."""
+    def _piece_split(self, piece: Piece, sequence: _Sequence, plan: Layout, threads: int) -> Split:
+        """How a piece of a training call is shared out."""
         first, last = piece.directions
         operations = self.config.operations(piece.stop - piece.start, sequence.B)
-        return piece_workers(plan.split, last - first, threads, sequence.B, operations)
+        return piece_split(plan.split, last - first, threads, sequence.B, operations)
 
     def _run(
         self,
@@ -334,19 +331,19 @@ class LSTM(Layer):
         plan: Layout,
         call: NDArray[Any],
         workspace: FloatArray,
-        workers: int,
-        kernels: _Kernels,
+        split: Split,
     ) -> None:
         """Run a forward kernel."""
         if sequence.B == 0:  # nothing to compute, in however many steps
             return
         y, (h, c) = results
         workspace[plan.flags] = 0
-        packed = self._forward_panels.lease(plan.split.copies)
+        kernels = _BY_LAYERS if split.wave else _BY_UNITS if split.tasks else _BY_ROWS
+        packed = self._forward_panels.lease(split.copies)
         try:
             arrays = (sequence.array, *state, y, h, c)
             arguments = (call, plan.cells, packed.buffer, *map(flat, arrays), workspace)
-            threading_of_kernels.share_out(*kernels, arguments, workers)
+            threading_of_kernels.share_out(*kernels, arguments, split.workers)
         finally:
             self._forward_panels.give_back(packed)
 
@@ -392,9 +389,7 @@ class LSTM(Layer):
         workspace = self._pool.borrow()
         try:
             buffer = workspace.reserve(plan.size)
-            split = plan.split
-            kernels = _BY_LAYERS if split.wave else _BY_UNITS if split.tasks else _BY_ROWS
-            self._run(sequence, state, results, plan, plan.call, buffer, split.workers, kernels)
+            self._run(sequence, state, results, plan, plan.call, buffer, plan.split)
         finally:
             self._pool.give_back(workspace)
         return results
@@ -491,9 +486,8 @@ class LSTM(Layer):
                 self._dropout_calls += 1
             for piece in plan.pieces:
                 piece.select(call)
-                workers, by_units = self._piece_workers(piece, sequence, plan, most)
-                kernels = _BY_UNITS if by_units else _BY_ROWS
-                self._run(sequence, state, results, plan, call, workspace, workers, kernels)
+                split = self._piece_split(piece, sequence, plan, most)
+                self._run(sequence, state, results, plan, call, workspace, split)
             self._tape.record(_Saved(sequence, plan, workspace), self.parameters)
         return results
 
@@ -580,18 +574,17 @@ class LSTM(Layer):
         nothing = _NOTHING[self.config.dtype]
         for piece in plan.pieces_back:
             piece.select(call)
-            workers, by_units = self._piece_workers(piece, sequence, plan, threads)
+            split = self._piece_split(piece, sequence, plan, threads)
             if len(plan.pieces) > 1:
                 call["recomputed"] = 1
                 nowhere = (nothing, (nothing, nothing))
                 state = (nothing, nothing)
-                again = _BY_UNITS if by_units else _BY_ROWS
-                self._run(sequence, state, nowhere, plan, call, saved.workspace, workers, again)
-            kernels = _BY_UNITS_BACK if by_units else _BY_ROWS_BACK
+                self._run(sequence, state, nowhere, plan, call, saved.workspace, split)
+            kernels = _BY_UNITS_BACK if split.tasks else _BY_ROWS_BACK
             workspace[plan.flags] = 0
             with self._backward_panels.borrow() as packed:
                 arguments = (call, cells, flat(packed), *map(flat, arrays), workspace)
-                threading_of_kernels.share_out(*kernels, arguments, workers)
+                threading_of_kernels.share_out(*kernels, arguments, split.workers)
             operations = self.config.operations(piece.stop - piece.start, sequence.B)
             with self.gradients.edit():
                 threading_of_kernels.share_out(

@@ -15,11 +15,12 @@ from .validation import FloatArray
 
 
 class PackedCopy:
-    """A packed copy, or several alike: the version that it holds, and how many read it now."""
+    """Room for some packed copies alike: how many hold a version, and how many read them now."""
 
-    def __init__(self, size: int, alike: int, dtype: np.dtype[Any]) -> None:
-        self.alike = alike
-        self.buffer = aligned_empty(size * alike, dtype)
+    def __init__(self, size: int, room: int, dtype: np.dtype[Any]) -> None:
+        self.buffer = aligned_empty(size * room, dtype)
+        self.parts = self.buffer.reshape(room, size)
+        self.filled = 0
         self.version = 0
         self.readers = 0
 
@@ -57,23 +58,24 @@ class PackedWeights:
         """Return a packed copy of the present weights, unchanged until it is given back.
 
         A call that still reads older weights keeps its copy; the present ones then get another.
-        There are `alike` of it or more, one behind another: a worker reads its own faster than one
-        that other cores read as well.
+        There are `alike` of it, one behind another: a worker reads its own faster than one that
+        other cores read as well.
         """
         with self._lock:
             copy = self._copy
             version = self._parameters.version
             in_use = copy is not None and copy.version != version and copy.readers > 0
-            if copy is None or in_use or copy.alike < alike:
+            if copy is None or in_use or len(copy.parts) < alike:
                 copy = PackedCopy(self._size, alike, self._parameters.dtype)
                 self._copy = copy
             if copy.version != version:
-                copy.version = 0  # packed halfway, it would be of no version
-                first, *others = copy.buffer.reshape(copy.alike, self._size)
-                self._pack(self._parameters._writable, first)
-                for other in others:
-                    other[:] = first
-                copy.version = version
+                copy.version = copy.filled = 0  # packed halfway, it would be of no version
+                self._pack(self._parameters._writable, copy.parts[0])
+                copy.version, copy.filled = version, 1
+            # Who reads already has the first ones; each version is copied as often as it is wanted.
+            while copy.filled < alike:
+                copy.parts[copy.filled] = copy.parts[0]
+                copy.filled += 1
             copy.readers += 1
         return copy
 

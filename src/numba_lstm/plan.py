@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .config import LSTMConfig
 from .kernels.gemm import ROWS, panels_for_rows
-from .schedule import piece_workers
+from .schedule import piece_split
 from .simd import cpu
 from .workspace import layout, packed_layout
 
@@ -80,12 +80,11 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     itemsize = config.numpy_dtype.itemsize
     held = layout(config, T, B, training, threads)
     split = held.split
-    workers = split.workers
-    by_units = split.tasks > 0
     if training:
         operations = config.operations(T, B)
-        workers, by_units = piece_workers(split, config.directions, threads, B, operations)
-    rows = B if by_units or split.wave else -(-B // workers)
+        split = piece_split(split, config.directions, threads, B, operations)
+    workers = split.workers
+    rows = B if split.tasks or split.wave else -(-B // workers)
     tiles = max(1, -(-rows // ROWS))
     height = max(1, -(-rows // tiles))
     panels_of_cell = -(-config.hidden_size // cpu.lanes(itemsize))
@@ -93,7 +92,7 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     packed = packed_layout(config)
     if split.wave:
         shared = "layers"
-    elif by_units:
+    elif split.tasks:
         shared = "directions" if split.tasks == 1 else "units"
     else:
         shared = "rows" if workers > 1 else "none"

@@ -1,9 +1,10 @@
-"""Who computes what: serially, by rows of the batch, by directions, or by units of every step.
+"""Who computes what: serially, by rows of the batch, by directions, by layers or by units.
 
 Rows of a batch are independent, so workers that share them out never wait; each reads all weights.
-Two workers take a direction each, where there are two. And where a batch is so small that reading
-the weights is what takes the time, workers share out the units instead: each reads its part, from
-its own cache, and waits for the others once a step.
+Two workers take a direction each, where there are two. A few rows are too little for several
+workers: they go through the layers of a stack as a wavefront, or share out the units of every step,
+and wait for one another once in a step. So do those whose weights come from beyond the L2 cache, of
+which each then reads its part only.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _BYTES_PER_WORKER_AND_STEP = 64 << 10
 # three tiles use them as fast as they come. (H 650, two workers, GFLOP/s by rows and by units: B 12
 # 152 and 237, B 20 227 and 287, B 32 269 and 307, B 64 315 and 313.)
 _ROWS_OF_DISTANT_WEIGHTS = 18
+# Steps whose inputs are projected ahead at once, at most.
+LONGEST_CHUNK = 96
 # Chunks of steps that a sequence is cut into where layers follow one another, and the shortest: two
 # tiles of steps whose inputs are projected.
 _WAVES = 32
@@ -32,6 +35,9 @@ _SHORTEST_WAVE = 12
 # layers: 46 us by one worker, 54 by two; T30 B2 H100: 94 and 86).
 _LEAST_GAIN_OF_LAYERS = 1.2
 _OPERATIONS_OF_A_WAVE = 3_000_000
+
+_A_DIRECTION_EACH = "the directions of a layer are independent: one a worker"
+_ROWS_APART = "rows of the batch are independent: {} a worker"
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,13 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: in
     most = min(threads, operations // _OPERATIONS_PER_WORKER)
     split = _split_of_layers(config, T, B, min(most, operations // _OPERATIONS_OF_A_WAVE), cached)
     if split is None:
-        split = _split_of_units(config, B, most, cached)
+        split = _split_of_units(config, T, B, most, cached)
     if split is not None:
         return split
     workers = row_workers(threads, B, operations)
     if workers == 1:
         return Split(1, 0, "one row is one worker's")
-    reason = f"rows of the batch are independent: {-(-B // workers)} a worker"
+    reason = _ROWS_APART.format(-(-B // workers))
     terms = max(map(config.inputs, range(config.num_layers))) + config.hidden_size
     # Of weights that L2 holds every worker reads its own: two that read the same slow one another
     # down (B64 H128 277 and 292 GFLOP/s, B20 H200 274 and 290).
@@ -110,12 +116,13 @@ def _split_of_layers(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     terms = [config.inputs(layer) + H for layer in range(L)]
     if not _held(config, max(terms), cached):
         return None
-    wave = max(_SHORTEST_WAVE, T // _WAVES // _SHORTEST_WAVE * _SHORTEST_WAVE)
+    wave = T // _WAVES // _SHORTEST_WAVE * _SHORTEST_WAVE
+    wave = max(_SHORTEST_WAVE, min(wave, LONGEST_CHUNK))
     waves = -(-T // wave)
     gain = sum(terms) / max(*terms, sum(terms) / workers) * waves / (waves + L - 1)
     if gain < max(_LEAST_GAIN_OF_LAYERS, _gain_of_units(config, H, most)):
         return None
-    reason = f"layers follow one another, {wave} steps behind: {gain:.1f} workers' work"
+    reason = f"layers follow one another as a wavefront: {gain:.1f} workers' work"
     return Split(workers, 0, reason, wave)
 
 
@@ -139,21 +146,21 @@ def _gain_of_units(config: LSTMConfig, terms: int, workers: int) -> float:
     return read / (read / workers + _BYTES_PER_WORKER_AND_STEP)
 
 
-def _split_of_units(config: LSTMConfig, B: int, most: int, cached: int) -> Split | None:
+def _split_of_units(config: LSTMConfig, T: int, B: int, most: int, cached: int) -> Split | None:
     """Share out directions or units, if the weights are what so many workers at most wait for."""
     H, D = config.hidden_size, config.directions
-    directions = Split(2, 1, "the directions of a layer are independent: one a worker")
+    directions = Split(2, 1, _A_DIRECTION_EACH)
     if B > 0 and D == 2 and most == 2:
         # Half of the rows each make lower tiles, and weights that both cores read come more slowly:
         # 207 and 286 GFLOP/s at B6 H128, 256 and 291 at B32 H128 in two layers, 330 at B96 H384.
         return directions
     if not 0 < B <= max(FEW_ROWS, most * _ROWS_OF_DISTANT_WEIGHTS):
         return None
-    terms = H  # few rows have their inputs projected ahead
-    if B > FEW_ROWS:
-        terms += max(map(config.inputs, range(config.num_layers)))
-        if _held(config, terms, cached):
-            return None
+    terms = H + max(map(config.inputs, range(config.num_layers)))
+    if B > FEW_ROWS and _held(config, terms, cached):
+        return None
+    if B <= FEW_ROWS and T > 1:
+        terms = H  # the inputs of several steps are projected ahead
     read = _bytes_of_step(config, terms)
     panels = -(-H // cpu.lanes(config.numpy_dtype.itemsize))
     workers = min(most, panels * D, read // _BYTES_PER_WORKER_AND_STEP)
@@ -169,13 +176,13 @@ def _split_of_units(config: LSTMConfig, B: int, most: int, cached: int) -> Split
     return Split(workers, tasks, reason)
 
 
-def training_split(config: LSTMConfig, B: int, threads: int, cached: int) -> Split:
+def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int) -> Split:
     """Decide how training is shared out.
 
     Parameters
     ----------
     config : LSTMConfig
-    B : int
+    T, B : int
     threads : int
         Upper bound.
     cached : int
@@ -186,21 +193,19 @@ def training_split(config: LSTMConfig, B: int, threads: int, cached: int) -> Spl
     Split
         With all threads for workers: weight gradients have tasks of their own.
     """
-    units = _split_of_units(config, B, threads, cached) if threads > 1 else None
+    units = _split_of_units(config, T, B, threads, cached) if threads > 1 else None
     panels = -(-config.hidden_size // cpu.lanes(config.numpy_dtype.itemsize))
     if units is not None:
         # The recurrent product gives the gradients of four panels of units at once.
         tasks = min(units.tasks, -(-panels // 4))
         if tasks * config.directions > 1:
-            return Split(threads, tasks, units.reason)
-    reason = f"training shares out rows of the batch, {-(-B // threads)} a worker or more"
-    return Split(threads, 0, reason)
+            reason = units.reason if tasks == units.tasks else _A_DIRECTION_EACH
+            return Split(threads, tasks, reason)
+    return Split(threads, 0, _ROWS_APART.format(-(-B // threads)))
 
 
-def piece_workers(
-    split: Split, directions: int, threads: int, B: int, operations: int
-) -> tuple[int, bool]:
-    """Workers of a piece of a training call.
+def piece_split(split: Split, directions: int, threads: int, B: int, operations: int) -> Split:
+    """Decide how a piece of a training call is shared out.
 
     Parameters
     ----------
@@ -216,15 +221,15 @@ def piece_workers(
 
     Returns
     -------
-    int
-        At least 1.
-    bool
-        Whether they share out units, rather than rows.
+    Split
     """
     by_units = min(threads, split.tasks * directions, operations // _OPERATIONS_PER_WORKER)
     if by_units > 1:
-        return by_units, True
-    return row_workers(threads, B, operations), False
+        return Split(by_units, split.tasks, split.reason)
+    workers = row_workers(threads, B, operations)
+    if workers == 1:
+        return Split(1, 0, "a second worker would cost more than it saves, or is not allowed")
+    return Split(workers, 0, _ROWS_APART.format(-(-B // workers)))
 
 
 def worth_sharing(operations: int) -> bool:

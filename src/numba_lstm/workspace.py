@@ -18,14 +18,12 @@ from .config import LSTMConfig
 from .kernels.gemm import ROWS, TILE_VECTORS
 from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE, TASK_FEATURES
 from .memory import CACHE_LINE, aligned_empty
-from .schedule import FEW_ROWS, Split, inference_split, training_split
+from .schedule import FEW_ROWS, LONGEST_CHUNK, Split, inference_split, training_split
 from .simd import cpu
 from .validation import FloatArray, integer
 
 # Rows whose distance is a multiple of this fall into the same sets of the L1 cache.
 _ALIASING_BYTES = 4096
-# Steps whose inputs are projected ahead at once, at most.
-_LONGEST_CHUNK = 96
 
 
 def _up(count: int, multiple: int) -> int:
@@ -256,7 +254,7 @@ def _steps_ahead(config: LSTMConfig, steps: int, rows: int) -> int:
         return 0
     _, level2, _ = cpu.cache_sizes()
     step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
-    chunk = min(_LONGEST_CHUNK, max(2 * ROWS, level2 // 2 // max(1, step_bytes)))
+    chunk = min(LONGEST_CHUNK, max(2 * ROWS, level2 // 2 // max(1, step_bytes)))
     return min(steps, chunk // ROWS * ROWS)
 
 
@@ -310,7 +308,7 @@ def layout(
     sizes["training"] = training
     cached = cached_numbers(itemsize)
     if training:
-        split = training_split(config, B, threads, cached)
+        split = training_split(config, T, B, threads, cached)
     else:
         split = inference_split(config, T, B, threads, cached)
     workers = split.workers

@@ -5,7 +5,7 @@ import pytest
 
 import numba_lstm as nl
 from numba_lstm import schedule
-from numba_lstm.workspace import layout
+from numba_lstm.workspace import layout, segment_steps
 from schedules import SCHEDULES
 
 
@@ -25,8 +25,8 @@ SIZES = pytest.mark.parametrize(
         (30, 2, 9, 50, 2, True),
         (3, 5, 4, 33, 3, False),
         (0, 1, 2, 40, 1, True),
-        (5, 7, 11, 150, 2, False),
-        (4, 16, 5, 150, 2, True),
+        (40, 7, 11, 150, 2, False),
+        (20, 16, 5, 150, 2, True),
     ],
 )
 
@@ -58,21 +58,22 @@ def test_same_bits(monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of
         np.testing.assert_array_equal(part, expected)
 
 
-def trained(lstm, x, hx, dy, dhx, **options):
+def trained(lstm, x, hx, dy, dhx, threads_back, **options):
     """Everything that a training step gives."""
-    lstm.gradients.zero()
     y, (h, c) = lstm.forward(x, hx, **options)
-    dx, (dh0, dc0) = lstm.backward(dy, dhx)
+    dx, (dh0, dc0) = lstm.backward(dy, dhx, accumulate=False, threads=threads_back)
     return y, h, c, dx, dh0, dc0, lstm.gradients.flat.copy()
 
 
 @SIZES
 @pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("checkpoint", [None, 4])
+@pytest.mark.parametrize(
+    ("checkpoint", "threads"), [(None, (5, 5)), (1, (5, 5)), (None, (5, 2)), (1, (4, 5))]
+)
 @pytest.mark.usefixtures("distant_weights")
 def test_same_bits_in_training(
-    monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of_workers, checkpoint
+    monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of_workers, checkpoint, threads
 ):
     random = np.random.default_rng(0)
     lstm = nl.LSTM(
@@ -85,7 +86,7 @@ def test_same_bits_in_training(
     )
     hx, dhx = (tuple(random.standard_normal(state_shape)) for _ in range(2))
     masks = lstm.dropout_state
-    alone = trained(lstm, x, hx, dy, dhx, threads=1)
+    alone = trained(lstm, x, hx, dy, dhx, 1, threads=1)
     called = set()
 
     def share_out(serial, parallel, arguments, workers):
@@ -95,8 +96,12 @@ def test_same_bits_in_training(
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
     monkeypatch.setattr("numba_lstm.threads.share_out", share_out)
     lstm.dropout_state = masks
-    shared = trained(lstm, x, hx, dy, dhx, checkpoint=checkpoint)
+    forward, back = threads
+    shared = trained(lstm, x, hx, dy, dhx, back, checkpoint=checkpoint, threads=forward)
     if T > 0 and H > 64:
         assert {"lstm_units", "lstm_units_back"} <= called
+    if checkpoint and T * B > 200:
+        pieces = layout(lstm.config, T, B, True, forward, segment_steps(checkpoint, T, B)).pieces
+        assert len(pieces) > 1
     for part, expected in zip(shared, alone, strict=True):
         np.testing.assert_array_equal(part, expected)

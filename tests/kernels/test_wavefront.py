@@ -22,7 +22,10 @@ def small_work_is_shared(monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("T", "B", "I", "H", "L", "threads"),
-    [(400, 1, 1, 18, 3, 2), (70, 1, 130, 40, 2, 2), (60, 5, 9, 20, 5, 5), (49, 3, 16, 16, 4, 3)],
+    [
+        *((400, 1, 1, 18, 3, 2), (800, 2, 3, 8, 2, 2), (70, 1, 130, 40, 2, 2)),
+        *((60, 5, 9, 20, 5, 5), (49, 3, 16, 16, 4, 3)),
+    ],
 )
 def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_workers):
     random = np.random.default_rng(0)
@@ -38,6 +41,8 @@ def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_worke
 
     monkeypatch.setattr("numba_lstm.threads.available", lambda: threads)
     monkeypatch.setattr("numba_lstm.threads.share_out", share_out)
+    if T > 700:  # chunks that are shorter than the schedule has in mind
+        monkeypatch.setattr("numba_lstm.workspace.LONGEST_CHUNK", 12)
     plan = lstm.plan(T, B)
     assert (plan.split, plan.threads) == ("layers", min(threads, L))
     shared = lstm(x, hx)
@@ -49,6 +54,7 @@ def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_worke
 
 def test_layers_are_shared_out_where_that_gains(monkeypatch):
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 2)
+    monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize: 10**9)
 
     def split(T, B, I, H, L, **options):
         return nl.LSTM(I, H, L, **options).plan(T, B).split
@@ -59,3 +65,6 @@ def test_layers_are_shared_out_where_that_gains(monkeypatch):
     assert split(500, 1, 64, 64, 2, bidirectional=True) == "directions"
     assert split(12, 1, 64, 64, 2) != "layers"  # one would wait for the other most of the time
     assert split(500, 1, 2048, 64, 2) != "layers"  # nearly all of it is one layer
+    layout.cache_clear()
+    monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize: 1000)
+    assert split(500, 1, 64, 64, 2) != "layers"  # the weights are read from afar in any case

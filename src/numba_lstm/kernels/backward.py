@@ -1,11 +1,11 @@
 """Back-propagation through time (Werbos 1990; Greff et al. 2017, section II.B).
 
-Two parts. In the first a worker takes its rows of the batch back through layers and steps: gates
-become dgates in place, and dx follows from them. In the second the workers share out the weight
-gradients, each of which is a sum over all steps and rows. Its terms (t, row) are summed in blocks,
-each from zero, and the blocks are added up in the order in which the first part comes by; where a
-block begins depends on T, B and t alone, so the bits do not depend on the number of workers, nor on
-the pieces in which the sequence is gone through.
+Two parts. In the first a worker takes its rows of the batch (or its units: `units_back`) back
+through layers and steps: gates become dgates in place, and dx follows from them. In the second the
+workers share out the weight gradients, each of which is a sum over all steps and rows. Its terms
+(t, row) are summed in blocks, each from zero, and the blocks are added up in the order in which the
+first part comes by; where a block begins depends on T, B and t alone, so the bits do not depend on
+the number of workers, nor on the pieces in which the sequence is gone through.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ def _dgates_terms(cell, gates, block, row):
 
 @device
 def recurrent_step_back(call, cell, packed, first_panel, last_panel, rows, place, scratch):
-    """All dgates of a step to the dh, before it, of the units of some panels; the first by fours.
+    """All dgates of a step to the dh, before it, of the units of some panels.
 
-    ``dh = dgates @ weight_hh``.
+    ``dh = dgates @ weight_hh``; `first_panel` is a multiple of 4, as units of a panel of weight_hh.
     """
     lanes = width(scratch)
     first_unit = first_panel * lanes
@@ -453,7 +453,7 @@ def lstm_backward(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace,
 
 @kernel
 def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
-    """One worker's share of the weight gradients, after every worker's `lstm_backward`.
+    """One worker's share of the weight gradients, after all have gone back through the steps.
 
     Parameters
     ----------

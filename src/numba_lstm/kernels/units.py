@@ -1,4 +1,4 @@
-"""The sequence loop of a small batch: workers share out directions, or the units of every step.
+"""The sequence loop where workers share out directions, or the units of every step.
 
 A step needs all of the step before. Workers claim the tasks of a stage (a few panels of units of a
 direction, or all of them), their own first and then what nobody took, and wait only for those that
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from numba import prange
 
-from ..jit import device, inlined, kernel, parallel_kernel, spliced
-from ..simd.atomic import announce, claim, let_others_run, observed, pause
+from ..jit import device, kernel, parallel_kernel, spliced
+from ..simd.atomic import announce, claim
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import width
@@ -28,39 +28,7 @@ from .forward import (
 )
 from .gemm import panels_at_once
 from .tables import FLOATS_OF_LINE
-from .workers import first_row
-
-# Looks at a counter before the core is offered to others.
-_LOOKS = 2000
-
-
-@inlined
-def look_again(looks):
-    """Pass the time until the next look at what others have done, after so many."""
-    pause()
-    if looks % _LOOKS == 0:
-        let_others_run()
-
-
-@inlined
-def wait_for(counter, value):
-    """Wait until a counter has been raised to a value."""
-    looks = 0
-    while observed(counter) < value:
-        looks += 1
-        look_again(looks)
-
-
-@inlined
-def first_panel(task, tasks, panels, grain):
-    """Panel where one of the tasks of a direction begins: a multiple of a grain, if that is enough.
-
-    So many panels are taken at once, by a tile of one row or in going back.
-    """
-    grains = (panels + grain - 1) // grain
-    if grains >= tasks:
-        return min(panels, grains * task // tasks * grain)
-    return panels * task // tasks
+from .workers import first_panel, first_row, wait_for
 
 
 @device
@@ -127,7 +95,7 @@ def _worker_units(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker
 
 @kernel
 def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
-    """One worker's part in the LSTM with a small batch; see `lstm_forward`.
+    """One worker's part in the LSTM, by directions or units; see `lstm_forward`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Back-propagation through time with a small batch: workers share out the units of every step.
+"""Back-propagation through time where workers share out directions, or the units of every step.
 
 The dgates of all units lead to the dh of each, so a step needs all of the step behind it. Workers
 claim tasks as in `units`, and each keeps its columns of the recurrent weights in its own cache.
@@ -23,8 +23,7 @@ from .backward import (
 )
 from .forward import panels_of
 from .tables import FLOATS_OF_LINE
-from .units import first_panel, wait_for
-from .workers import first_row
+from .workers import first_panel, first_row, wait_for
 
 # Panels of units whose dh are the columns of one panel of the recurrent weights.
 _GRAIN = 4
@@ -107,7 +106,7 @@ def _worker_units_back(
 
 @kernel
 def lstm_units_back(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers):
-    """One worker's part in going back with a small batch; see `backward.lstm_backward`.
+    """One worker's part in going back, by directions or units; see `backward.lstm_backward`.
 
     Parameters
     ----------

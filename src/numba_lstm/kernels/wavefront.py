@@ -26,7 +26,7 @@ from .forward import (
     walk_from,
 )
 from .tables import FLOATS_OF_LINE
-from .units import look_again
+from .workers import look_again
 
 
 @inlined

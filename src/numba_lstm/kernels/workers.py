@@ -1,11 +1,44 @@
-"""Which rows of a batch belong to which worker."""
+"""What belongs to which worker, and how workers wait for one another."""
 
 from __future__ import annotations
 
 from ..jit import inlined
+from ..simd.atomic import let_others_run, observed, pause
+
+# Looks at a counter before the core is offered to others.
+_LOOKS = 2000
 
 
 @inlined
 def first_row(batch, worker, workers):
     """First row of the batch that belongs to a worker; its last is the next worker's first."""
     return batch * worker // workers
+
+
+@inlined
+def first_panel(task, tasks, panels, grain):
+    """Panel where one of the tasks of a direction begins: a multiple of a grain, if that is enough.
+
+    So many panels are taken at once, by a tile of one row or in going back.
+    """
+    grains = (panels + grain - 1) // grain
+    if grains >= tasks:
+        return min(panels, grains * task // tasks * grain)
+    return panels * task // tasks
+
+
+@inlined
+def look_again(looks):
+    """Pass the time until the next look at what others have done, after so many."""
+    pause()
+    if looks % _LOOKS == 0:
+        let_others_run()
+
+
+@inlined
+def wait_for(counter, value):
+    """Wait until a counter has been raised to a value."""
+    looks = 0
+    while observed(counter) < value:
+        looks += 1
+        look_again(looks)

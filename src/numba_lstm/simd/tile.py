@@ -336,8 +336,7 @@ def tile_sum(typing_context: Any, vectors: Any, rows: Any, following: Any, task:
             builder.branch(one_run)
 
             builder.position_at_end(one_run)
-            values, row, length = _fields(builder, builder.load(run_slot), 3)
-            builder.store(values, slots.values)
+            _, row, length = _fields(builder, builder.load(run_slot), 3)
             left = builder.load(left_slot)
             terms = builder.select(builder.icmp_signed("<", length, left), length, left)
             width = min(tile.vectors, PANEL_VECTORS) * tile.vector.width
@@ -346,7 +345,9 @@ def tile_sum(typing_context: Any, vectors: Any, rows: Any, following: Any, task:
             builder.cbranch(builder.icmp_signed("<", terms, left), another, end)
 
             builder.position_at_end(another)
-            builder.store(next_run(builder, [builder.load(run_slot), second_value]), run_slot)
+            run_value = next_run(builder, [builder.load(run_slot), second_value])
+            builder.store(run_value, run_slot)
+            builder.store(builder.extract_value(run_value, 0), slots.values)
             builder.branch(one_run)
 
             builder.position_at_end(end)
