@@ -97,6 +97,11 @@ class LSTMConfig:
         terms = sum(self.inputs(layer) + self.hidden_size for layer in range(self.num_layers))
         return 8 * self.hidden_size * self.directions * terms
 
+    @functools.cached_property
+    def most_terms(self) -> int:
+        """Inputs and hidden units of the layer that has most of them."""
+        return max(map(self.inputs, range(self.num_layers))) + self.hidden_size
+
     def as_dict(self) -> dict[str, Any]:
         """Keyword arguments from which the same configuration can be built."""
         return asdict(self)

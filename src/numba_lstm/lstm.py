@@ -337,7 +337,8 @@ class LSTM(Layer):
         if sequence.B == 0:  # nothing to compute, in however many steps
             return
         y, (h, c) = results
-        workspace[plan.flags] = 0
+        if split.tasks or split.wave:
+            workspace[plan.flags] = 0
         kernels = _BY_LAYERS if split.wave else _BY_UNITS if split.tasks else _BY_ROWS
         packed = self._forward_panels.lease(split.copies)
         try:
@@ -580,8 +581,10 @@ class LSTM(Layer):
                 nowhere = (nothing, (nothing, nothing))
                 state = (nothing, nothing)
                 self._run(sequence, state, nowhere, plan, call, saved.workspace, split)
-            kernels = _BY_UNITS_BACK if split.tasks else _BY_ROWS_BACK
-            workspace[plan.flags] = 0
+            kernels = _BY_ROWS_BACK
+            if split.tasks:
+                kernels = _BY_UNITS_BACK
+                workspace[plan.flags] = 0
             with self._backward_panels.borrow() as packed:
                 arguments = (call, cells, flat(packed), *map(flat, arrays), workspace)
                 threading_of_kernels.share_out(*kernels, arguments, split.workers)

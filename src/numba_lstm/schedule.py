@@ -96,10 +96,9 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: in
     if workers == 1:
         return Split(1, 0, "one row is one worker's")
     reason = _ROWS_APART.format(-(-B // workers))
-    terms = max(map(config.inputs, range(config.num_layers))) + config.hidden_size
     # Of weights that L2 holds every worker reads its own: two that read the same slow one another
     # down (B64 H128 277 and 292 GFLOP/s, B20 H200 274 and 290).
-    copies = workers if _held(config, terms, cached) else 1
+    copies = workers if _held(config, cached) else 1
     return Split(workers, 0, reason, copies=copies)
 
 
@@ -114,7 +113,7 @@ def _split_of_layers(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     if config.directions == 2 or workers < 2 or not 0 < B <= FEW_ROWS:
         return None
     terms = [config.inputs(layer) + H for layer in range(L)]
-    if not _held(config, max(terms), cached):
+    if not _held(config, cached):
         return None
     wave = T // _WAVES // _SHORTEST_WAVE * _SHORTEST_WAVE
     wave = max(_SHORTEST_WAVE, min(wave, LONGEST_CHUNK))
@@ -126,13 +125,18 @@ def _split_of_layers(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     return Split(workers, 0, reason, wave)
 
 
-def _held(config: LSTMConfig, terms: int, cached: int) -> bool:
-    """Whether L2 holds the weights for so many terms, with seven eighths of its room.
+def _held(config: LSTMConfig, cached: int) -> bool:
+    """Whether L2 holds the weights of any direction of a layer, with seven eighths of its room.
 
     Sharing out rows and units is as fast at 1.6 to 2 times `cached` (B16 H232 270 and 293 GFLOP/s,
     B20 307 and 298).
     """
-    return 4 * config.hidden_size * terms <= cached * 7 // 4
+    return 4 * config.hidden_size * config.most_terms <= cached * 7 // 4
+
+
+def _panels(config: LSTMConfig) -> int:
+    """Panels of W units of a direction."""
+    return -(-config.hidden_size // cpu.lanes(config.numpy_dtype.itemsize))
 
 
 def _bytes_of_step(config: LSTMConfig, terms: int) -> int:
@@ -156,13 +160,12 @@ def _split_of_units(config: LSTMConfig, T: int, B: int, most: int, cached: int) 
         return directions
     if not 0 < B <= max(FEW_ROWS, most * _ROWS_OF_DISTANT_WEIGHTS):
         return None
-    terms = H + max(map(config.inputs, range(config.num_layers)))
-    if B > FEW_ROWS and _held(config, terms, cached):
+    if B > FEW_ROWS and _held(config, cached):
         return None
-    if B <= FEW_ROWS and T > 1:
-        terms = H  # the inputs of several steps are projected ahead
+    # Of a few rows the inputs of several steps are projected ahead.
+    terms = H if B <= FEW_ROWS and T > 1 else config.most_terms
     read = _bytes_of_step(config, terms)
-    panels = -(-H // cpu.lanes(config.numpy_dtype.itemsize))
+    panels = _panels(config)
     workers = min(most, panels * D, read // _BYTES_PER_WORKER_AND_STEP)
     if D == 2 and workers <= 2:
         return directions
@@ -194,10 +197,9 @@ def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int
         With all threads for workers: weight gradients have tasks of their own.
     """
     units = _split_of_units(config, T, B, threads, cached) if threads > 1 else None
-    panels = -(-config.hidden_size // cpu.lanes(config.numpy_dtype.itemsize))
     if units is not None:
         # The recurrent product gives the gradients of four panels of units at once.
-        tasks = min(units.tasks, -(-panels // 4))
+        tasks = min(units.tasks, -(-_panels(config) // 4))
         if tasks * config.directions > 1:
             reason = units.reason if tasks == units.tasks else _A_DIRECTION_EACH
             return Split(threads, tasks, reason)

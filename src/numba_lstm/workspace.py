@@ -321,10 +321,9 @@ def layout(
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
     panels = -(-config.hidden_size // W)
     # Sums of a tile, or of all rows where they wait for the next stretch of terms (`stretches_of`).
-    most_terms = max(map(config.inputs, range(L))) + config.hidden_size
-    cut = panels * 4 * W * most_terms > cached
+    cut = panels * 4 * W * config.most_terms > cached
     sums = max(TILE_VECTORS, 4 * rows if cut else 0) * W
-    block = BLOCK_TERMS * min(TASK_FEATURES, 1 + most_terms) if training else 0
+    block = BLOCK_TERMS * min(TASK_FEATURES, 1 + config.most_terms) if training else 0
     sizes["scratch_size"] = _up(max(sums, block), CACHE_LINE // itemsize)
     sizes["scratch"] = places.take(workers, int(sizes["scratch_size"]))
     flags = slice(0, 0)

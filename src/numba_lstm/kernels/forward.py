@@ -491,6 +491,15 @@ def panels_of(cell, lanes):
     return (cell.hidden + lanes - 1) // lanes
 
 
+@device
+def run_chunk(call, cell, panels, rows, steps, walk, past, scratch):
+    """Some steps of all units of a cell; their inputs ahead of the recurrence, if that is done."""
+    count = panels_of(cell, width(scratch))
+    if call.ahead > 0:
+        project_inputs(call, cell, panels, 0, count, rows, steps, walk, scratch)
+    run_steps(call, cell, panels, 0, count, rows, steps, walk, past)
+
+
 @spliced
 def _worker_forward(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
     B, D = call.batch, call.directions
@@ -498,7 +507,6 @@ def _worker_forward(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
     rows = first_row(B, worker + 1, workers) - first
     steps = call.stop - call.start
     scratch = address(workspace, call.scratch + worker * call.scratch_size)
-    lanes = width(scratch)
     chunk = call.ahead if call.ahead > 0 else max(1, steps)
     for layer in range(call.first_layer, call.last_layer):
         source = source_of_layer(call, cells, layer, x, workspace)
@@ -506,15 +514,11 @@ def _worker_forward(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
             index = layer * D + direction
             cell = cells[index]
             panels = address(packed, cell.panels + worker * call.packed_apart)
-            count = panels_of(cell, lanes)
             walk = walk_from(call, cells, index, source, y, workspace, scratch, 0, first)
             begin_states(call, cell, index, h0, c0, first, rows, walk, workspace)
             for past in range(0, steps, chunk):
-                some = min(chunk, steps - past)
                 walk = walk_from(call, cells, index, source, y, workspace, scratch, past, first)
-                if call.ahead > 0:
-                    project_inputs(call, cell, panels, 0, count, rows, some, walk, scratch)
-                run_steps(call, cell, panels, 0, count, rows, some, walk, past)
+                run_chunk(call, cell, panels, rows, min(chunk, steps - past), walk, past, scratch)
             walk = walk_from(call, cells, index, source, y, workspace, scratch, steps, first)
             end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)
         drop_outputs(call, cells, layer, first, rows, workspace)

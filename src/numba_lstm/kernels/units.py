@@ -28,7 +28,7 @@ from .forward import (
 )
 from .gemm import panels_at_once
 from .tables import FLOATS_OF_LINE
-from .workers import first_panel, first_row, wait_for
+from .workers import cell_of_task, first_panel, first_row, tasks_of_stage, wait_for
 
 
 @device
@@ -38,7 +38,7 @@ def _stage(own, layer, stage, kind, past, some):
     B = call.batch
     panels = panels_of(cells[0], width(scratch))
     grain = panels_at_once(B, panels)
-    tasks = (call.last_direction - call.first_direction) * call.tasks
+    tasks = tasks_of_stage(call)
     flags = address(workspace, call.flags)
     done = flags + tasks * FLOATS_OF_LINE
     source = source_of_layer(call, cells, layer, x, workspace)
@@ -47,9 +47,7 @@ def _stage(own, layer, stage, kind, past, some):
         task = (first + k) % tasks
         if not claim(flags + task * FLOATS_OF_LINE, stage):
             continue
-        direction = task // call.tasks
-        part = task - direction * call.tasks
-        index = layer * call.directions + call.first_direction + direction
+        index, part = cell_of_task(call, layer, task)
         cell = cells[index]
         panel = first_panel(part, call.tasks, panels, grain)
         last = first_panel(part + 1, call.tasks, panels, grain)

@@ -23,7 +23,7 @@ from .backward import (
 )
 from .forward import panels_of
 from .tables import FLOATS_OF_LINE
-from .workers import first_panel, first_row, wait_for
+from .workers import cell_of_task, first_panel, first_row, tasks_of_stage, wait_for
 
 # Panels of units whose dh are the columns of one panel of the recurrent weights.
 _GRAIN = 4
@@ -53,7 +53,7 @@ def _stage(own, layer, stage, kind, later, some):
     call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers = own
     B, steps = call.batch, call.stop - call.start
     panels = panels_of(cells[0], width(scratch))
-    tasks = (call.last_direction - call.first_direction) * call.tasks
+    tasks = tasks_of_stage(call)
     flags = address(workspace, call.flags)
     done = flags + tasks * FLOATS_OF_LINE
     first = tasks * worker // workers
@@ -61,9 +61,7 @@ def _stage(own, layer, stage, kind, later, some):
         task = (first + k) % tasks
         if not claim(flags + task * FLOATS_OF_LINE, stage):
             continue
-        direction = task // call.tasks
-        part = task - direction * call.tasks
-        index = layer * call.directions + call.first_direction + direction
+        index, part = cell_of_task(call, layer, task)
         if kind == 1:
             panel = first_panel(part, call.tasks, panels, _GRAIN)
             last = first_panel(part + 1, call.tasks, panels, _GRAIN)

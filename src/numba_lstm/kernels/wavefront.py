@@ -15,13 +15,10 @@ from ..jit import device, inlined, kernel, parallel_kernel, spliced
 from ..simd.atomic import announce, claim, observed
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
-from ..simd.vector import width
 from .forward import (
     begin_states,
     end_states,
-    panels_of,
-    project_inputs,
-    run_steps,
+    run_chunk,
     source_of_layer,
     walk_from,
 )
@@ -48,14 +45,11 @@ def _take_chunk(own, layer, past, some):
     B, steps = call.batch, call.stop - call.start
     cell = cells[layer]
     panels = address(packed, cell.panels)
-    count = panels_of(cell, width(scratch))
     source = source_of_layer(call, cells, layer, x, workspace)
     walk = walk_from(call, cells, layer, source, y, workspace, scratch, past, 0)
     if past == 0:
         begin_states(call, cell, layer, h0, c0, 0, B, walk, workspace)
-    if call.ahead > 0:
-        project_inputs(call, cell, panels, 0, count, B, some, walk, scratch)
-    run_steps(call, cell, panels, 0, count, B, some, walk, past)
+    run_chunk(call, cell, panels, B, some, walk, past, scratch)
     if past + some == steps:
         walk = walk_from(call, cells, layer, source, y, workspace, scratch, steps, 0)
         end_states(call, cell, layer, h_n, c_n, 0, B, walk, workspace)

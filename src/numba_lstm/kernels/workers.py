@@ -28,6 +28,20 @@ def first_panel(task, tasks, panels, grain):
 
 
 @inlined
+def tasks_of_stage(call):
+    """Tasks that workers claim in one stage, of all directions at hand."""
+    return (call.last_direction - call.first_direction) * call.tasks
+
+
+@inlined
+def cell_of_task(call, layer, task):
+    """Index of the cell that a task belongs to, and which of its tasks it is."""
+    direction = task // call.tasks
+    index = layer * call.directions + call.first_direction + direction
+    return index, task - direction * call.tasks
+
+
+@inlined
 def look_again(looks):
     """Pass the time until the next look at what others have done, after so many."""
     pause()
