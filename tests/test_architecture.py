@@ -25,7 +25,7 @@ ORDER = re.findall(
     kernels.tables kernels.workers kernels.activations
     kernels.gemm kernels.transposition kernels.panels
     kernels.cell kernels.dropout kernels.forward kernels.units kernels.backward
-    kernels.units_back kernels.wavefront kernels.rows
+    kernels.units_back kernels.wavefront kernels.step kernels.rows
     kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes
     validation memory config parameters initialization storage
     threads packing tape schedule workspace plan
@@ -138,7 +138,7 @@ def test_only_simd_speaks_llvm():
 
 
 def test_kernels_know_numbers_only():
-    known = {"math", "numpy", "numba.prange"}
+    known = {"math", "numpy", "numba.carray", "numba.prange"}
     foreign = [
         f"{module} imports {name}"
         for module in SOURCES

@@ -160,14 +160,41 @@ def test_a_wrong_step_leaves_the_state(arguments, message):
         np.testing.assert_array_equal(part, old)
 
 
-def test_out_may_not_overlap():
-    lstm = nl.LSTM(18, 18, seed=0)
-    memory = np.zeros((3, 18), np.float32)
-    with pytest.raises(ValueError, match="out must not overlap x"):
-        lstm.stream(3).step(memory, out=memory)
-    chunk = np.zeros((2, 3, 18), np.float32)
+def side_by_side(size, apart):
+    """Two (3, size) arrays in one memory, the second so many numbers behind the first."""
+    count = 3 * size
+    memory = np.zeros(3 * count, np.float32)
+    return [memory[start:][:count].reshape(3, size) for start in (count, count + apart)]
+
+
+# The larger model's steps are shared among threads.
+@pytest.mark.parametrize(("size", "threads"), [(18, 1), (300, 2)])
+@pytest.mark.parametrize("apart", [0, 1, 53, -1, -53])
+def test_out_may_not_overlap(size, threads, apart):
+    lstm = nl.LSTM(size, size, seed=0, threads=threads)
+    stream = lstm.stream(3)
+    stream.step(np.ones((3, size)))
+    before = stream.state
+    x, out = side_by_side(size, apart)
+    for active in (None, [True, False, True]):
+        with pytest.raises(ValueError, match="out must not overlap x"):
+            stream.step(x, active=active, out=out)
     with pytest.raises(ValueError, match="out must not overlap chunk"):
-        lstm.stream(3).process(chunk, out=chunk)
+        stream.process(x[None], out=out[None])
+    for part, old in zip(stream.state, before, strict=True):
+        np.testing.assert_array_equal(part, old)
+    assert not x.any()
+    assert not out.any()
+
+
+@pytest.mark.parametrize("apart", [54, -54])
+def test_out_may_stand_beside_x(apart):
+    lstm = nl.LSTM(18, 18, seed=0)
+    x, out = side_by_side(18, apart)
+    x[...] = 1
+    expected = lstm(x[None])[0][0]
+    lstm.stream(3).step(x, out=out)
+    np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("rows", [[3], [-1], [0.5], [[0]], [True, False], ["a"]])

@@ -118,6 +118,7 @@ def test_a_model_compiles_what_it_needs():
     inference, training = seen["ready"]
     assert sorted(inference) == [
         *("forward.lstm_forward", "forward.lstm_forward_parallel", "panels.pack_cells"),
+        "step.lstm_step",
         *("units.lstm_units", "units.lstm_units_parallel"),
         *("wavefront.lstm_wavefront", "wavefront.lstm_wavefront_parallel"),
     ]
@@ -145,7 +146,7 @@ def test_with_one_thread_no_threads_start():
     assert names == [
         *("backward.lstm_backward", "backward.lstm_gradients", "forward.lstm_forward"),
         *("linear.linear_product", "panels.pack_cells", "panels.pack_matrix"),
-        *("panels.pack_products", "rows.keep_rows"),
+        *("panels.pack_products", "rows.keep_rows", "step.lstm_step"),
     ]
     assert not started
 

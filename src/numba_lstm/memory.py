@@ -57,12 +57,14 @@ class _Writable:
         }
 
 
-def flat(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a flat view of a C-contiguous array, for a kernel.
+def writable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array under a writable face, for a kernel that only reads it.
 
-    To Numba a read-only array has another type, for which it would compile every kernel again: such
-    an array gets a writable face, under which the kernel still only reads.
+    To Numba a read-only array has another type, for which it would compile every kernel again.
     """
-    if not array.flags.writeable:
-        array = np.asarray(_Writable(array))
-    return array.ravel()  # a view of such an array, in a seventh of the time of `reshape`
+    return array if array.flags.writeable else np.asarray(_Writable(array))
+
+
+def flat(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a flat, writable view of a C-contiguous array, for a kernel."""
+    return writable(array).ravel()  # in a seventh of the time of `reshape`

@@ -12,8 +12,9 @@ from . import threads as threading_of_kernels
 from .config import LSTMConfig
 from .kernels.forward import lstm_forward, lstm_forward_parallel
 from .kernels.rows import keep_rows
+from .kernels.step import STEP, lstm_step
 from .kernels.units import lstm_units, lstm_units_parallel
-from .memory import aligned_zeros, flat
+from .memory import aligned_zeros, flat, writable
 from .packing import PackedCopy, PackedWeights
 from .validation import (
     FloatArray,
@@ -129,13 +130,13 @@ class Stream:
         self._plan = plan
         self._x_shape = (batch_size, config.input_size)
         self._y_shape = (batch_size, config.output_size)
-        states = (flat(self._h), flat(self._c))
-        workspace = Workspace(dtype).reserve(plan.size)
-        self._tables = (plan.call, plan.cells)
         self._workers = plan.split.workers
-        self._states = states
-        self._workspace = workspace
+        self._workspace = Workspace(dtype).reserve(plan.size)
         self._lease: PackedCopy | None = None
+        self._table = np.zeros(1, STEP)
+        self._enter(
+            calls=plan.call, cells=plan.cells, h=self._h, c=self._c, workspace=self._workspace
+        )
 
     def __reduce__(self) -> NoReturn:
         refuse_copy(self)
@@ -145,14 +146,21 @@ class Stream:
         if lease is not None:
             self._panels.give_back(lease)
 
+    def _enter(self, **arrays: NDArray[Any]) -> None:
+        """Enter in the table of a step where it finds some arrays."""
+        for name, array in arrays.items():
+            self._table[name] = array.ctypes.data
+            self._table[f"{name}_size"] = array.size
+
     def _packed(self) -> FloatArray:
-        """Panels of the present weights."""
+        """Panels of the present weights, to which the table of a step points from now on."""
         lease = self._lease
         if lease is None or lease.version != self._panels.version:
             self._lease = None
             if lease is not None:
                 self._panels.give_back(lease)
             self._lease = lease = self._panels.lease(self._plan.split.copies)
+            self._enter(packed=lease.buffer)
         return lease.buffer
 
     @property
@@ -194,32 +202,32 @@ class Stream:
             y = np.empty(self._y_shape, dtype)
         else:
             y = require_output("out", out, self._y_shape, dtype)
-            refuse_overlap("out", y, {"x": array})
         mask = None if active is None else active_rows(active, self.batch_size)
         self._turn.begin()
         try:  # a `with` would take a quarter of a microsecond more
-            h, c = self._states
             if mask is not None:
                 self._before[0], self._before[1] = self._h, self._c
-            y_flat = y.ravel()
-            packed, x_flat = self._packed(), flat(array)
-            arguments = (*self._tables, packed, x_flat, h, c, y_flat, h, c, self._workspace)
-            if self._workers == 1:
-                lstm_forward(*arguments, 0, 1)
-            else:
-                self._share_out(arguments)
+            packed = self._packed()
+            if self._workers > 1:
+                refuse_overlap("out", y, {"x": array})
+                self._share_out(packed, flat(array), y.ravel())
+            elif not lstm_step(self._table, writable(array), y):
+                refuse_overlap("out", y, {"x": array})
             if mask is not None:
-                keep_rows(flat(mask), self._config.cells, flat(self._before), h, c, y_flat)
+                h, c = flat(self._h), flat(self._c)
+                keep_rows(flat(mask), self._config.cells, flat(self._before), h, c, y.ravel())
         finally:
             self._turn.end()
         return y
 
-    def _share_out(self, arguments: tuple[Any, ...]) -> None:
+    def _share_out(self, packed: FloatArray, x: FloatArray, y: FloatArray) -> None:
         """Run a step on several threads."""
+        plan, h, c = self._plan, flat(self._h), flat(self._c)
         kernels = (lstm_forward, lstm_forward_parallel)
-        if self._plan.split.tasks:
+        if plan.split.tasks:
             kernels = (lstm_units, lstm_units_parallel)
-            self._workspace[self._plan.flags] = 0
+            self._workspace[plan.flags] = 0
+        arguments = (plan.call, plan.cells, packed, x, h, c, y, h, c, self._workspace)
         threading_of_kernels.share_out(*kernels, arguments, self._workers)
 
     def process(self, chunk: Any, *, out: FloatArray | None = None) -> FloatArray:

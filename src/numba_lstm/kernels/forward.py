@@ -501,7 +501,8 @@ def run_chunk(call, cell, panels, rows, steps, walk, past, scratch):
 
 
 @spliced
-def _worker_forward(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
+def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
+    """One worker's rows; see `lstm_forward`."""
     B, D = call.batch, call.directions
     first = first_row(B, worker, workers)
     rows = first_row(B, worker + 1, workers) - first
@@ -562,7 +563,7 @@ def lstm_forward(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker
         Which share of the rows, of how many.
     """
     mode = enter_default_mode()
-    _worker_forward(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers)
+    forward_rows(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers)
     restore_mode(mode)
 
 
@@ -572,5 +573,5 @@ def lstm_forward_parallel(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspac
     for worker in prange(workers):
         mode = enter_default_mode()
         share = int(worker)
-        _worker_forward(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, share, workers)
+        forward_rows(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, share, workers)
         restore_mode(mode)

@@ -49,6 +49,18 @@ def address(typing_context: Any, array: Any, index: Any) -> Any:
     return Pointer(array.dtype)(array, types.int64), generate
 
 
+@intrinsic
+def memory_at(typing_context: Any, place: Any) -> Any:
+    """What stands at an address that is given as a number, for `numba.carray`."""
+    if not isinstance(place, types.Integer):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
 def emit_fetch(builder: Any, pointer: Any) -> None:
     """Emit a request for the cache line at `pointer`, into L2; any address will do."""
     number, byte_pointer = ir.IntType(32), ir.IntType(8).as_pointer()
