@@ -564,9 +564,9 @@ class LSTM(Layer):
     ) -> None:
         """Run the backward kernels, piece by piece from the end."""
         sequence, plan = saved.sequence, saved.layout
+        if sequence.T * sequence.B == 0 and not accumulate:
+            self.gradients.zero()
         if sequence.B == 0:
-            if not accumulate:
-                self.gradients.zero()
             return
         call, cells = self._training_call, plan.cells
         call["input_gradient"], call["accumulate"] = input_gradient, accumulate

@@ -146,23 +146,30 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
 
 
 @numba.njit
-def run_outer(x, features, vectors, weights, out):
+def run_outer(x, features, vectors, weights, added, out):
     terms, row = x.shape
     values, sums = address(x.reshape(-1), 0), address(out.reshape(-1), 0)
     start = address(weights.reshape(-1), 0)
-    outer_products(features, terms, vectors, values, row, start, start, sums)
+    outer_products(features, terms, vectors, values, row, start, start, added, sums)
 
 
-@given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 3), st.integers(1, 4), DTYPES)
-def test_outer_products(terms, features, apart, vectors, dtype):
+@given(
+    st.integers(1, 40),
+    st.integers(1, 20),
+    st.integers(0, 3),
+    st.integers(1, 4),
+    st.booleans(),
+    DTYPES,
+)
+def test_outer_products(terms, features, apart, vectors, added, dtype):
     random = np.random.default_rng(terms + 100 * features)
     columns = 4 * cpu.lanes(np.dtype(dtype).itemsize)
     x = random.standard_normal((terms, features + apart)).astype(dtype)
     weights = random.standard_normal((terms, columns)).astype(dtype)
     out = np.ones((features, columns), dtype)
-    run_outer(x, features, vectors, weights, out)
+    run_outer(x, features, vectors, weights, added, out)
     x = x[:, :features].astype(np.longdouble)
-    exact = 1 + x.T @ weights
+    exact = added + x.T @ weights
     bound = terms * np.finfo(dtype).eps * (1 + np.abs(x).T @ np.abs(weights).max(1))
     wanted = vectors * columns // 4
     assert np.abs(out - exact)[:, :wanted].max() < bound.max()

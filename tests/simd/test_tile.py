@@ -42,7 +42,7 @@ def sums(rows, vectors):
     """Kernel that writes the sums of products and of outer products in a tile of a shape."""
 
     @numba.njit
-    def run(weights, panel, values, length, of_rows, product, stride, across, outer):
+    def run(weights, panel, values, length, of_rows, product, stride, across, outer, outer_only):
         steps = of_rows.size // rows
         start = address(weights, 0)
         # What is asked for may lie anywhere: nothing is read.
@@ -53,9 +53,9 @@ def sums(rows, vectors):
         tile_sum(vectors, rows, next_run, task)
         if vectors <= PANEL_VECTORS:
             numbers, first_weights = address(of_rows, 0), start + across
-            target = address(outer, 0)
-            task = (steps, numbers, rows, first_weights, across, nowhere, far, target)
-            tile_outer_sum(vectors, rows, task)
+            for added, target in ((True, address(outer, 0)), (False, address(outer_only, 0))):
+                task = (steps, numbers, rows, first_weights, across, nowhere, far, added, target)
+                tile_outer_sum(vectors, rows, task)
 
     return run
 
@@ -100,7 +100,7 @@ class Results:
         self.values = numbers(random, self.STEPS, rows).astype(dtype)
         self.before = numbers(random, rows, self.columns).astype(dtype)
         self.product = np.full((rows, self.columns + self.GAP), self.UNTOUCHED, dtype)
-        self.outer = self.before.copy()
+        self.outer, self.outer_only = self.before.copy(), self.before.copy()
         # Weights stand panel by panel, each with a row for the start and for every step; values run
         # by run, and there row by row.
         packed = self.weights.reshape(1 + self.STEPS, self.panels, -1).swapaxes(0, 1)
@@ -116,6 +116,7 @@ class Results:
             self.columns + self.GAP,
             across,
             self.outer.reshape(-1),
+            self.outer_only.reshape(-1),
         )
 
 
@@ -138,12 +139,14 @@ def test_a_product_is_one_fused_chain_in_ascending_order(results):
     np.testing.assert_array_equal(results.product, expected)
 
 
-def test_outer_products_are_a_chain_from_zero_that_is_added_once(results):
-    expected = results.before
+def test_outer_products_are_a_chain_from_zero_that_is_written_or_added_once(results):
+    outer = outer_only = results.before
     if results.fits and results.panels == 1:
         starts = np.zeros(results.columns)
-        expected = expected + chains(starts, results.values, results.weights[1:])
-    np.testing.assert_array_equal(results.outer, expected)
+        outer_only = chains(starts, results.values, results.weights[1:])
+        outer = results.before + outer_only
+    np.testing.assert_array_equal(results.outer, outer)
+    np.testing.assert_array_equal(results.outer_only, outer_only)
 
 
 @numba.njit
@@ -169,7 +172,7 @@ def test_a_tile_is_loaded_stored_and_added_row_by_row(dtype):
 @numba.njit
 def sum_with_variable_vectors(array, vectors):
     start = address(array, 0)
-    tile_outer_sum(vectors, 1, (1, start, 1, start, 0, start, 0, start))
+    tile_outer_sum(vectors, 1, (1, start, 1, start, 0, start, 0, True, start))
 
 
 def test_the_vectors_in_a_row_must_be_known_to_the_compiler(dtype):

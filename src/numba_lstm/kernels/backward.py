@@ -307,16 +307,26 @@ def _give_partial(cell, panel, first, last, partial, gradients, added):
         transpose(hiddens, units, sums, row_size, target, H, added)
 
 
+class Task(NamedTuple):
+    """A task of weight gradients: some units, by panels, and the features [first, last)."""
+
+    first_panel: int
+    last_panel: int
+    first: int
+    last: int
+
+
 @device
 def _gradient_task(
-    call, cells, index, first_panel, last_panel, first, last, x, gradients, workspace, scratch
+    call, cells, index, task, x, gradients, workspace, first_sums, sums_panel, scratch
 ):
-    """Gradients of the units of some panels with respect to the features [first, last).
+    """Gradients of some units with respect to some features, summed in one place panel by panel.
 
     The features of a block are copied side by side first: their rows stand so far apart that they
     would drive one another out of the L1 cache, once for every panel.
     """
     T, B, D = call.steps, call.batch, call.directions
+    first_panel, last_panel, first, last = task
     cell = cells[index]
     I, H = cell.inputs, cell.hidden
     layer = index // D
@@ -325,13 +335,9 @@ def _gradient_task(
     source = source_of_layer(call, cells, layer, x, workspace)
     h_row = outputs_row(call, cell)
     onwards = 1 - 2 * cell.reverse
-    partial = address(workspace, cell.partial) + first * row_size
-    partial_panel = (1 + I + H) * row_size
     final = step_at(call, cell, call.stop - call.start - 1)
-    if final == (1 - cell.reverse) * (T - 1):
-        for panel in range(first_panel, last_panel):
-            for k in range((last - first) * row_size):
-                partial[panel * partial_panel + k] = 0.0
+    from_end = final == (1 - cell.reverse) * (T - 1)
+    to_begin = step_at(call, cell, 0) == cell.reverse * (T - 1)
     block_rows = max(1, min(B, BLOCK_TERMS))
     block_steps = BLOCK_TERMS // block_rows
     blocks = (call.stop - call.start + block_steps - 1) // block_steps
@@ -341,6 +347,8 @@ def _gradient_task(
         steps = min(block_steps, call.stop - step)
         for row in range(0, B, block_rows):
             rows = min(block_rows, B - row)
+            first_block = from_end and later == 0 and row == 0
+            last_block = to_begin and later == blocks - 1 and row + rows == B
             for past in range(steps):
                 _copy_features(
                     first,
@@ -359,6 +367,7 @@ def _gradient_task(
             for panel in range(first_panel, last_panel):
                 weights = dgates + panel * cell.gates_panel
                 following = weights + cell.gates_panel if panel + 1 < last_panel else weights
+                sums = first_sums + (panel - first_panel) * sums_panel
                 outer_products(
                     last - first,
                     steps * rows,
@@ -367,12 +376,12 @@ def _gradient_task(
                     last - first,
                     weights,
                     following,
-                    partial + panel * partial_panel,
+                    not first_block,
+                    sums,
                 )
-    if step_at(call, cell, 0) == cell.reverse * (T - 1):
-        for panel in range(first_panel, last_panel):
-            sums = partial + panel * partial_panel
-            _give_partial(cell, panel, first, last, sums, gradients, call.accumulate == 1)
+                if last_block:
+                    # The caches still have them: later on they would be waited for a second time.
+                    _give_partial(cell, panel, first, last, sums, gradients, call.accumulate == 1)
 
 
 @inlined
@@ -389,36 +398,64 @@ def _tasks_of_gradients(panels, features, workers):
     return panel_tasks, min(feature_tasks, (features + ROWS - 1) // ROWS)
 
 
+@inlined
+def _task(panels, panel_tasks, features, feature_tasks, number):
+    """One of the tasks of a cell."""
+    group = number // feature_tasks
+    part = number - group * feature_tasks
+    return Task(
+        panels * group // panel_tasks,
+        panels * (group + 1) // panel_tasks,
+        features * part // feature_tasks,
+        features * (part + 1) // feature_tasks,
+    )
+
+
 @spliced
 def _worker_gradients(call, cells, x, gradients, workspace, worker, workers):
     scratch = address(workspace, call.scratch + worker * call.scratch_size)
     lanes = width(scratch)
+    row_size = 4 * lanes
     D = call.directions
-    number = 0
+    whole = call.start == 0 and call.stop == call.steps
+    before = 0
     for layer in range(call.first_layer, call.last_layer):
         for direction in range(call.first_direction, call.last_direction):
             index = layer * D + direction
-            features = 1 + cells[index].inputs + cells[index].hidden
-            panels = panels_of(cells[index], lanes)
+            cell = cells[index]
+            features = 1 + cell.inputs + cell.hidden
+            panels = panels_of(cell, lanes)
             panel_tasks, feature_tasks = _tasks_of_gradients(panels, features, workers)
-            for task in range(panel_tasks * feature_tasks):
-                if number % workers == worker:
-                    group = task // feature_tasks
-                    part = task - group * feature_tasks
-                    _gradient_task(
-                        call,
-                        cells,
-                        index,
-                        panels * group // panel_tasks,
-                        panels * (group + 1) // panel_tasks,
-                        features * part // feature_tasks,
-                        features * (part + 1) // feature_tasks,
-                        x,
-                        gradients,
-                        workspace,
-                        scratch,
-                    )
-                number += 1
+            tasks = panel_tasks * feature_tasks
+            first_task = (worker - before) % workers
+            # Sums that need not wait for the next piece stand where those of this worker's largest
+            # task would, one task's after another's: there they stay in its L2 cache.
+            shared, room = 0, 0
+            for number in range(first_task, tasks, workers):
+                task = _task(panels, panel_tasks, features, feature_tasks, number)
+                across, down = task.last_panel - task.first_panel, task.last - task.first
+                if across * down > room:
+                    room = across * down
+                    shared = task.first_panel * features + across * task.first
+            for number in range(first_task, tasks, workers):
+                task = _task(panels, panel_tasks, features, feature_tasks, number)
+                row, panel_rows = task.first_panel * features + task.first, features
+                if whole:
+                    row, panel_rows = shared, task.last - task.first
+                sums = address(workspace, cell.partial + row * row_size)
+                _gradient_task(
+                    call,
+                    cells,
+                    index,
+                    task,
+                    x,
+                    gradients,
+                    workspace,
+                    sums,
+                    panel_rows * row_size,
+                    scratch,
+                )
+            before += tasks
 
 
 @kernel

@@ -365,10 +365,10 @@ def product(
 
 
 @device
-def outer_products(features, terms, vectors, values, values_row, weights, following, out):
-    """Add a block of outer products: ``out[f] += sum over terms k of values[k, f] * weights[k]``.
+def outer_products(features, terms, vectors, values, values_row, weights, following, added, out):
+    """Sum a block of outer products: ``out[f] = sum over terms k of values[k, f] * weights[k]``.
 
-    The block's sum starts from zero and joins `out` in one addition.
+    The block's sum starts from zero, and joins what stands in `out` in one addition.
 
     Parameters
     ----------
@@ -381,8 +381,10 @@ def outer_products(features, terms, vectors, values, values_row, weights, follow
         (terms, 4 vectors), read.
     following : Pointer
         As many, which come next and are fetched meanwhile; or the same.
+    added : bool
+        Whether there is something in `out` for it to join.
     out : Pointer
-        (features, 4 vectors), accumulated into.
+        (features, 4 vectors), assigned or accumulated into.
     """
     tallest = _TALLEST[3 if vectors > 2 else 1]
     row = 4 * width(out)
@@ -393,7 +395,7 @@ def outer_products(features, terms, vectors, values, values_row, weights, follow
         keep_loop()
         rows = next_rows(features - feature, tallest)
         asked, step = _part_of_tile(Upcoming(following, tile, tiles), terms)
-        task = (terms, values + feature, values_row, weights, row, asked, step, out)
+        task = (terms, values + feature, values_row, weights, row, asked, step, added, out)
         if vectors > 2:
             tile_outer_sum(4, rows, task)
         else:

@@ -99,8 +99,6 @@ def _gradient_task(x, dy, rows, inputs, outputs, first, last, column, weight, sc
     panel = 4 * lanes
     sums = scratch
     block_of_x = scratch + _TASK_OUTPUTS * panel
-    for k in range((last - first) * panel):
-        sums[k] = 0.0
     blocks = (rows + BLOCK_TERMS - 1) // BLOCK_TERMS
     for later in range(blocks):
         row = (blocks - 1 - later) * BLOCK_TERMS
@@ -108,7 +106,17 @@ def _gradient_task(x, dy, rows, inputs, outputs, first, last, column, weight, sc
         _column_block(address(x, 0), row, count, inputs, column, block_of_x)
         values = address(dy, row * outputs + first)
         vectors = panel_vectors(inputs - column, lanes)
-        outer_products(last - first, count, vectors, values, outputs, block_of_x, block_of_x, sums)
+        outer_products(
+            last - first,
+            count,
+            vectors,
+            values,
+            outputs,
+            block_of_x,
+            block_of_x,
+            later > 0,
+            sums,
+        )
     for output in range(first, last):
         for k in range(min(panel, inputs - column)):
             weight[output * inputs + column + k] += sums[(output - first) * panel + k]

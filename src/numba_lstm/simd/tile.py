@@ -363,7 +363,7 @@ def tile_sum(typing_context: Any, vectors: Any, rows: Any, following: Any, task:
 
 @intrinsic(prefer_literal=True)
 def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> Any:
-    """Sum outer products into a tile of zeros, and add it to what stands at a place.
+    """Sum outer products into a tile of zeros, and write it to a place, or add it to what is there.
 
     Term by term, in ascending order::
 
@@ -373,7 +373,7 @@ def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> A
     Lines are fetched, and there is code for every height, as in `tile_sum`.
 
     `vectors` is a literal, of one panel. `task` is ``(count, values, values_row, weights,
-    weights_row, asked, step, out)``; the rows of `out` are `weights_row` numbers apart.
+    weights_row, asked, step, added, out)``; the rows of `out` are `weights_row` numbers apart.
     """
     *_, out = task
     if not (isinstance(vectors, types.IntegerLiteral) and isinstance(out, Pointer)):
@@ -382,7 +382,7 @@ def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> A
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, height, task_value = arguments
         parts = _fields(builder, task_value, len(task))
-        count, values, values_row, weights, weights_row, asked, step, target = parts
+        count, values, values_row, weights, weights_row, asked, step, added, target = parts
         none, one = ir.Constant(ir.IntType(64), 0), ir.Constant(ir.IntType(64), 1)
 
         def sum_products(tile: Tile) -> None:
@@ -392,7 +392,11 @@ def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> A
             strides = _Strides(one, values_row, none, weights_row, step)
             _emit_sum(builder, tile, count, slots, strides)
             total = builder.load(slots.tile)
-            _emit_tile_accumulate(builder, tile, total, target, weights_row, none)
+            with builder.if_else(builder.trunc(added, ir.IntType(1))) as (then, otherwise):
+                with then:
+                    _emit_tile_accumulate(builder, tile, total, target, weights_row, none)
+                with otherwise:
+                    _emit_tile_store(builder, tile, total, target, weights_row, none)
 
         _emit_heights(builder, out.dtype, vectors.literal_value, height, sum_products)
         return context.get_dummy_value()
