@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -47,17 +47,26 @@ class LSTMConfig:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        # Kept, as every call looks its layout up. Of the numbers only: it goes with a pickle, and
+        # strings have another hash in every process.
+        return hash(tuple(value for value in astuple(self) if not isinstance(value, str)))
+
     @property
     def directions(self) -> int:
         """D: 2 if bidirectional, else 1."""
         return 2 if self.bidirectional else 1
 
-    @property
+    @functools.cached_property
     def cells(self) -> int:
         """L D: every layer has a cell for each direction."""
         return self.num_layers * self.directions
 
-    @property
+    @functools.cached_property
     def output_size(self) -> int:
         """D H: features of y."""
         return self.directions * self.hidden_size

@@ -67,4 +67,6 @@ def writable(array: NDArray[Any]) -> NDArray[Any]:
 
 def flat(array: NDArray[Any]) -> NDArray[Any]:
     """Return a flat, writable view of a C-contiguous array, for a kernel."""
-    return writable(array).ravel()  # in a seventh of the time of `reshape`
+    if not array.flags.writeable:
+        array = writable(array)
+    return array.ravel()  # in a seventh of the time of `reshape`

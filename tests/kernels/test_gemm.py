@@ -11,9 +11,10 @@ from numba_lstm.kernels.gemm import (
     TILE_VECTORS,
     Place,
     Terms,
-    next_rows,
+    height_of,
     outer_products,
     product,
+    tiling,
 )
 from numba_lstm.kernels.panels import pack_matrix
 from numba_lstm.simd import cpu
@@ -177,11 +178,8 @@ def test_outer_products(terms, features, apart, vectors, added, dtype):
 
 @numba.njit
 def heights_of(rows):
-    heights = []
-    while rows > 0:
-        heights.append(next_rows(rows, ROWS))
-        rows -= heights[-1]
-    return heights
+    tiles = tiling(4, rows)
+    return [height_of(tiles, tile) for tile in range(tiles.count)]
 
 
 @pytest.mark.parametrize("rows", range(1, 40))

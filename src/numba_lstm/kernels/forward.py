@@ -23,15 +23,16 @@ from .gemm import (
     Terms,
     Upcoming,
     copy_columns,
+    height_of,
     no_terms,
     panels_at_once,
     product,
     rows_of,
     stretch_of,
     stretches_of,
-    tile_height,
     tile_product,
     tiles_over,
+    tiling,
 )
 from .panels import gate_stride, vectors_of_panel
 from .workers import first_row
@@ -259,28 +260,39 @@ def _activate(
         _store_units(h_new, y + k * y_next, H - k * apart)
 
 
-@inlined
-def _groups_across(rows, whole):
-    """Groups of panels side by side, a tile across each, that so many whole panels are cut into."""
-    widest = panels_at_once(rows, 4)
-    rest = whole % widest
-    return whole // widest + rest // 2 + rest % 2
+class Groups(NamedTuple):
+    """Groups of panels side by side, a tile across each, that the panels of a cell are cut into."""
+
+    widest: int  # panels of a group
+    wide: int  # groups of so many
+    pairs: int
+    ones: int
+    last_vectors: int  # in a row of the last panel, where that is narrower than the others; or 0
 
 
 @inlined
-def _panels_in_turn(rows, whole, last_vectors, number):
-    """Panel where the group of this number begins, its panels, and vectors in a row of a tile."""
+def _groups_of_panels(rows, panels, last_vectors):
+    """Cut panels into groups."""
+    narrow = last_vectors < 4
+    whole = panels - (1 if narrow else 0)
     widest = panels_at_once(rows, 4)
     wide = whole // widest
-    pairs = (whole - wide * widest) // 2
-    ones = whole - wide * widest - 2 * pairs
+    rest = whole - wide * widest
+    return Groups(widest, wide, rest // 2, rest % 2, last_vectors if narrow else 0)
+
+
+@inlined
+def _panels_in_turn(groups, number):
+    """Panel where the group of this number begins, its panels, and vectors in a row of a tile."""
+    widest, wide, pairs, ones, last_vectors = groups
     if number < wide:
         return number * widest, widest, 4 * widest
     if number < wide + pairs:
         return wide * widest + (number - wide) * 2, 2, 8
+    before = wide * widest + 2 * pairs
     if number < wide + pairs + ones:
-        return whole - ones + (number - wide - pairs), 1, 4
-    return whole, 1, last_vectors
+        return before, 1, 4
+    return before + ones, 1, last_vectors
 
 
 @inlined
@@ -330,6 +342,7 @@ def _step_of_panels(
     hidden = Terms(H, H, 0, walk.h_before, 0, walk.h_row)
     terms = inputs.count + H
     tiles = tiles_over(rows)
+    heights = tiling(vectors, rows)
     start = panels + panel * panel_size
     first_weights = start + (1 + I + H - terms) * 4 * gate
     for number in range(stretches):
@@ -341,10 +354,9 @@ def _step_of_panels(
             following = first_weights + onwards * panel_size
             asked = beyond_cache and onwards != 0
         row = 0
-        tile = 0
-        while row < rows:
+        for tile in range(heights.count):
             keep_loop()
-            height = tile_height(vectors, rows - row)
+            height = height_of(heights, tile)
             place, gates_panel = walk.gates, height * gates_row
             if gates_kept:
                 place = place + (panel * cell.gates_panel + row * gates_row)
@@ -383,7 +395,6 @@ def _step_of_panels(
                     H - unit,
                 )
             row += height
-            tile += 1
 
 
 @device
@@ -399,16 +410,16 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     beyond_cache = terms * columns > call.cached
     stretches = stretches_of(terms, columns, tiles_over(rows), call.cached, lanes)
     last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
-    whole = last_panel - first_panel - (1 if last_vectors < 4 else 0)
-    groups = _groups_across(rows, whole) + (last_panel - first_panel - whole)
+    groups = _groups_of_panels(rows, last_panel - first_panel, last_vectors)
+    count = groups.wide + groups.pairs + groups.ones + (1 if groups.last_vectors > 0 else 0)
     for step in range(past, past + steps):
         back = step % 2 == 1
-        for group in range(groups):
+        for group in range(count):
             keep_loop()
-            number = groups - 1 - group if back else group
-            before, together, vectors = _panels_in_turn(rows, whole, last_vectors, number)
+            number = count - 1 - group if back else group
+            before, together, vectors = _panels_in_turn(groups, number)
             onwards = 0
-            if group + 1 < groups:
+            if group + 1 < count:
                 onwards = -1 if back else 1
             _step_of_panels(
                 call,

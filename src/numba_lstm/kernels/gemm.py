@@ -27,14 +27,32 @@ _MANY_REGISTERS = ROWS > 3
 TILE_VECTORS = 4 * max(_TALLEST)
 
 
+class Tiling(NamedTuple):
+    """Tiles that rows are cut into: `height` rows each, and one more in the first `higher` ones."""
+
+    count: int
+    height: int
+    higher: int
+
+
 @inlined
-def next_rows(remaining, tallest):
-    """Height of the next tile such that the tiles of the remaining rows are nearly equal.
+def tiling(vectors, rows):
+    """Cut rows into tiles of so many vectors in a row that are nearly equal.
 
     20 rows are four tiles of 5, not 6, 6, 6 and 2.
     """
-    tiles = (remaining + tallest - 1) // tallest
-    return (remaining + tiles - 1) // tiles
+    tallest = 1 if vectors > 4 else _TALLEST[vectors - 1]
+    if rows <= tallest:  # a division takes as long as five terms of a small tile
+        return Tiling(1, rows, 0)
+    count = (rows + tallest - 1) // tallest
+    height = rows // count
+    return Tiling(count, height, rows - count * height)
+
+
+@inlined
+def height_of(tiles, tile):
+    """Rows of one of the tiles."""
+    return tiles.height + (1 if tile < tiles.higher else 0)
 
 
 def panels_for_rows(rows, panels):
@@ -50,14 +68,6 @@ def panels_for_rows(rows, panels):
 
 
 panels_at_once = inlined(panels_for_rows)
-
-
-@inlined
-def tile_height(vectors, remaining):
-    """Rows of the next tile of so many vectors in a row."""
-    if vectors > 4:
-        return 1
-    return next_rows(remaining, _TALLEST[vectors - 1])
 
 
 class Terms(NamedTuple):
@@ -127,6 +137,8 @@ class Stretch(NamedTuple):
 @inlined
 def stretch_of(terms, number, stretches):
     """One of the stretches of a sum."""
+    if stretches == 1:
+        return Stretch(0, terms)
     before = terms * number // stretches
     return Stretch(before, terms * (number + 1) // stretches - before)
 
@@ -216,7 +228,7 @@ def tile_product(
     vectors : int
         In a row of the tile: those of a panel, up to 4; or 8 or 16, of panels of 4.
     rows : int
-        From `tile_height`.
+        From `height_of`.
     start, continued : Pointer, bool
         Every row's sums start from the vectors at `start`, those of the panels as far apart as the
         weights; or, if they are continued, from what stands in `out`.
@@ -322,6 +334,7 @@ def product(
         size = panel_rows * across
         first_weights = panel + (1 + skipped) * across
         wanted = min(left, across)
+        heights = tiling(vectors * together, rows)
         for number in range(stretches):
             stretch = stretch_of(terms, number, stretches)
             weights = first_weights + stretch.before * across
@@ -331,12 +344,11 @@ def product(
                 following = first_weights + size
                 asked = beyond_cache and left > across
             begun = continued or number > 0
-            tile = 0
             for block in range(blocks):
                 row = 0
-                while row < rows:
+                for tile in range(heights.count):
                     keep_loop()
-                    height = tile_height(vectors * together, rows - row)
+                    height = height_of(heights, tile)
                     target = results + (block * out.block + row * out.row)
                     place = Place(target, 0, out.row, out.panel)
                     if not direct:
@@ -353,13 +365,12 @@ def product(
                         stretch,
                         weights,
                         size,
-                        Upcoming(following, tile, tiles if asked else 0),
+                        Upcoming(following, block * heights.count + tile, tiles if asked else 0),
                         place,
                     )
                     if not direct:
                         copy_columns(height, wanted, scratch, across, target, out.row)
                     row += height
-                    tile += 1
         column += across * together
         results = results + (together * out.panel if vectors == 4 else across)
 
@@ -386,15 +397,13 @@ def outer_products(features, terms, vectors, values, values_row, weights, follow
     out : Pointer
         (features, 4 vectors), assigned or accumulated into.
     """
-    tallest = _TALLEST[3 if vectors > 2 else 1]
+    heights = tiling(4 if vectors > 2 else 2, features)
     row = 4 * width(out)
-    tiles = (features + tallest - 1) // tallest
-    tile = 0
     feature = 0
-    while feature < features:
+    for tile in range(heights.count):
         keep_loop()
-        rows = next_rows(features - feature, tallest)
-        asked, step = _part_of_tile(Upcoming(following, tile, tiles), terms)
+        rows = height_of(heights, tile)
+        asked, step = _part_of_tile(Upcoming(following, tile, heights.count), terms)
         task = (terms, values + feature, values_row, weights, row, asked, step, added, out)
         if vectors > 2:
             tile_outer_sum(4, rows, task)
@@ -402,4 +411,3 @@ def outer_products(features, terms, vectors, values, values_row, weights, follow
             tile_outer_sum(2, rows, task)
         out = out + rows * row
         feature += rows
-        tile += 1
