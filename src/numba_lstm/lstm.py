@@ -303,13 +303,14 @@ class LSTM(Layer):
 
     def _layout(self, T: int, B: int, training: bool, threads: int, segment: int = 0) -> Layout:
         """Lay out a call, or refuse one that no memory is large enough for."""
-        segment = segment if B else 0  # steps of no rows need none, however many they are
-        segments = -(-T // segment) if segment else 1
-        if segments > _MOST_SEGMENTS:
-            raise ValueError(
-                f"checkpoint must cut {T} steps into at most {_MOST_SEGMENTS} segments; "
-                f"got {segments}"
-            )
+        if segment > 0:
+            segment = segment if B else 0  # steps of no rows need none, however many they are
+            segments = -(-T // segment) if segment else 1
+            if segments > _MOST_SEGMENTS:
+                raise ValueError(
+                    f"checkpoint must cut {T} steps into at most {_MOST_SEGMENTS} segments; "
+                    f"got {segments}"
+                )
         try:
             return layout(self.config, T, B, training, threads, segment)
         except OverflowError:
@@ -342,8 +343,9 @@ class LSTM(Layer):
         kernels = _BY_LAYERS if split.wave else _BY_UNITS if split.tasks else _BY_ROWS
         packed = self._forward_panels.lease(split.copies)
         try:
-            arrays = (sequence.array, *state, y, h, c)
-            arguments = (call, plan.cells, packed.buffer, *map(flat, arrays), workspace)
+            h0, c0 = state if state[0].size == 0 else map(flat, state)
+            arrays = (flat(sequence.array), h0, c0, y.ravel(), h.ravel(), c.ravel())
+            arguments = (call, plan.cells, packed.buffer, *arrays, workspace)
             threading_of_kernels.share_out(*kernels, arguments, split.workers)
         finally:
             self._forward_panels.give_back(packed)

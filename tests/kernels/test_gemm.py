@@ -10,6 +10,8 @@ from numba_lstm.kernels.gemm import (
     ROWS,
     TILE_VECTORS,
     Place,
+    Results,
+    Rows,
     Terms,
     height_of,
     outer_products,
@@ -147,28 +149,31 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
 
 
 @numba.njit
-def run_outer(x, features, vectors, weights, added, out):
+def run_outer(x, features, vectors, weights, asked, added, out):
     terms, row = x.shape
     values, sums = address(x.reshape(-1), 0), address(out.reshape(-1), 0)
     start = address(weights.reshape(-1), 0)
-    outer_products(features, terms, vectors, values, row, start, start, added, sums)
+    # What is asked for may lie anywhere: nothing is read.
+    results = Results(Rows(sums, row, 10**12, features), Rows(start, 0, 0, 0), asked)
+    outer_products(features, terms, vectors, values, row, start, start, results, added, sums)
 
 
 @given(
     st.integers(1, 40),
-    st.integers(1, 20),
+    st.integers(1, 50),
     st.integers(0, 3),
     st.integers(1, 4),
+    st.sampled_from([-1, 0, 7]),
     st.booleans(),
     DTYPES,
 )
-def test_outer_products(terms, features, apart, vectors, added, dtype):
+def test_outer_products(terms, features, apart, vectors, asked, added, dtype):
     random = np.random.default_rng(terms + 100 * features)
     columns = 4 * cpu.lanes(np.dtype(dtype).itemsize)
     x = random.standard_normal((terms, features + apart)).astype(dtype)
     weights = random.standard_normal((terms, columns)).astype(dtype)
     out = np.ones((features, columns), dtype)
-    run_outer(x, features, vectors, weights, added, out)
+    run_outer(x, features, vectors, weights, asked, added, out)
     x = x[:, :features].astype(np.longdouble)
     exact = added + x.T @ weights
     bound = terms * np.finfo(dtype).eps * (1 + np.abs(x).T @ np.abs(weights).max(1))

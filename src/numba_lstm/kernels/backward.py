@@ -31,7 +31,18 @@ from .forward import (
     source_of_layer,
     step_at,
 )
-from .gemm import ROWS, Place, Terms, copy_columns, no_terms, outer_products, product
+from .gemm import (
+    ROWS,
+    Place,
+    Results,
+    Rows,
+    Terms,
+    copy_columns,
+    lines_asked,
+    no_terms,
+    outer_products,
+    product,
+)
 from .panels import gate_stride, vectors_of_panel
 from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
 from .transposition import transpose
@@ -284,27 +295,38 @@ def _copy_features(first, last, inputs, hiddens, x, x_row, h, h_row, rows, targe
     copy_columns(rows, h_count, h + h_first, h_row, target + x_count, row_size)
 
 
-@device
-def _give_partial(cell, panel, first, last, partial, gradients, added):
-    """Give the gradients what was summed of W units and the features [first, last), or add it."""
+@inlined
+def _results_of(cell, unit, first, last, gradients, asked):
+    """Rows of the gradients of some units with respect to the features [first, last)."""
     I, H = cell.inputs, cell.hidden
-    lanes = width(partial)
-    row_size = 4 * lanes
-    _, biases = _features_between(first, last, 0, 1)
     x_first, inputs = _features_between(first, last, 1, 1 + I)
     h_first, hiddens = _features_between(first, last, 1 + I, 1 + I + H)
-    units = min(lanes, H - panel * lanes)
+    return Results(
+        Rows(address(gradients, cell.weight_ih + unit * I + x_first), I, H * I, inputs),
+        Rows(address(gradients, cell.weight_hh + unit * H + h_first), H, H * H, hiddens),
+        asked,
+    )
+
+
+@device
+def _give_sums(cell, panel, first, last, sums, results, gradients, added):
+    """Give the gradients what was summed of W units and the features [first, last), or add it."""
+    H = cell.hidden
+    lanes = width(sums)
+    row_size = 4 * lanes
+    _, biases = _features_between(first, last, 0, 1)
+    unit = panel * lanes
+    units = min(lanes, H - unit)
     for gate in range(4):
-        row = gate * H + panel * lanes
-        sums = partial + gate * gate_stride(cell, panel, lanes)
+        of_gate = sums + gate * gate_stride(cell, panel, lanes)
         if biases == 1 and cell.bias >= 0:
-            transpose(1, units, sums, 0, address(gradients, cell.bias + row), 1, added)
-        sums = sums + biases * row_size
-        target = address(gradients, cell.weight_ih + row * I + x_first)
-        transpose(inputs, units, sums, row_size, target, I, added)
-        sums = sums + inputs * row_size
-        target = address(gradients, cell.weight_hh + row * H + h_first)
-        transpose(hiddens, units, sums, row_size, target, H, added)
+            target = address(gradients, cell.bias + gate * H + unit)
+            transpose(1, units, of_gate, 0, target, 1, added)
+        of_gate = of_gate + biases * row_size
+        for rows in (results.first, results.second):
+            target = rows.start + gate * rows.gate
+            transpose(rows.columns, units, of_gate, row_size, target, rows.row, added)
+            of_gate = of_gate + rows.columns * row_size
 
 
 class Task(NamedTuple):
@@ -368,6 +390,9 @@ def _gradient_task(
                 weights = dgates + panel * cell.gates_panel
                 following = weights + cell.gates_panel if panel + 1 < last_panel else weights
                 sums = first_sums + (panel - first_panel) * sums_panel
+                asked = (panel - first_panel) * lines_asked(last - first) if last_block else -1
+                unit = panel * width(scratch)
+                results = _results_of(cell, unit, first, last, gradients, asked)
                 outer_products(
                     last - first,
                     steps * rows,
@@ -376,12 +401,14 @@ def _gradient_task(
                     last - first,
                     weights,
                     following,
+                    results,
                     not first_block,
                     sums,
                 )
                 if last_block:
                     # The caches still have them: later on they would be waited for a second time.
-                    _give_partial(cell, panel, first, last, sums, gradients, call.accumulate == 1)
+                    added = call.accumulate == 1
+                    _give_sums(cell, panel, first, last, sums, results, gradients, added)
 
 
 @inlined

@@ -23,6 +23,8 @@ from ..simd.vector import load_first, store_first, width
 _TALLEST = tuple(cpu.tile_rows(vectors) for vectors in range(1, 5))
 ROWS = _TALLEST[3]
 _MANY_REGISTERS = ROWS > 3
+# Tiles that ask for the weights that come next: those behind them can ask for something else.
+_ASKING_TILES = 4
 # Vectors that hold the rows of any tile, as far apart as four vectors each.
 TILE_VECTORS = 4 * max(_TALLEST)
 
@@ -164,9 +166,9 @@ def _part_of_tile(upcoming, terms):
     a line over and over.
     """
     weights, tile, tiles = upcoming
-    if tiles < 2 or tile >= 4:
+    if tiles < 2 or tile >= _ASKING_TILES:
         return weights, 0
-    step = max(1, 4 // tiles) * width(weights)
+    step = max(1, _ASKING_TILES // tiles) * width(weights)
     return weights + tile * terms * step, step
 
 
@@ -375,8 +377,60 @@ def product(
         results = results + (together * out.panel if vectors == 4 else across)
 
 
+class Rows(NamedTuple):
+    """Columns of some rows of a matrix, by gates: where they begin, and how far apart they are."""
+
+    start: Pointer
+    row: int
+    gate: int
+    columns: int
+
+
+class Results(NamedTuple):
+    """Rows that sums are written to, in two parts, which tiles ask for line by line.
+
+    `asked` lines were asked for before; -1 if it is too early to ask.
+    """
+
+    first: Rows
+    second: Rows
+    asked: int
+
+
+@inlined
+def no_results(place):
+    """Rows of sums that stay where they are."""
+    nothing = Rows(place, 0, 0, 0)
+    return Results(nothing, nothing, -1)
+
+
+@inlined
+def _lines_of_tile(results, number):
+    """Where a tile begins to ask for a line of every row of a gate, and how far on the next is."""
+    lanes = width(results.first.start)
+    # A line more, as rows begin in the midst of one.
+    first_lines = (results.first.columns + 2 * lanes - 1) // lanes
+    second_lines = (results.second.columns + 2 * lanes - 1) // lanes
+    number = number % (4 * (first_lines + second_lines))
+    line = number // 4
+    gate = number - 4 * line
+    rows = results.first
+    if line >= first_lines:
+        rows = results.second
+        line -= first_lines
+    return rows.start + (gate * rows.gate + line * lanes), rows.row
+
+
+@inlined
+def lines_asked(features):
+    """Lines of results that tiles over so many features ask for."""
+    return max(0, tiling(4, features).count - _ASKING_TILES)
+
+
 @device
-def outer_products(features, terms, vectors, values, values_row, weights, following, added, out):
+def outer_products(
+    features, terms, vectors, values, values_row, weights, following, results, added, out
+):
     """Sum a block of outer products: ``out[f] = sum over terms k of values[k, f] * weights[k]``.
 
     The block's sum starts from zero, and joins what stands in `out` in one addition.
@@ -392,6 +446,9 @@ def outer_products(features, terms, vectors, values, values_row, weights, follow
         (terms, 4 vectors), read.
     following : Pointer
         As many, which come next and are fetched meanwhile; or the same.
+    results : Results
+        Where it is written to once it is complete: later on each of these lines would be waited
+        for, a tenth of the time where there are three blocks.
     added : bool
         Whether there is something in `out` for it to join.
     out : Pointer
@@ -404,6 +461,8 @@ def outer_products(features, terms, vectors, values, values_row, weights, follow
         keep_loop()
         rows = height_of(heights, tile)
         asked, step = _part_of_tile(Upcoming(following, tile, heights.count), terms)
+        if results.asked >= 0 and tile >= _ASKING_TILES:
+            asked, step = _lines_of_tile(results, results.asked + tile - _ASKING_TILES)
         task = (terms, values + feature, values_row, weights, row, asked, step, added, out)
         if vectors > 2:
             tile_outer_sum(4, rows, task)

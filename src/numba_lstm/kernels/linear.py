@@ -8,7 +8,16 @@ from ..jit import device, kernel, parallel_kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import load_first, store, width
-from .gemm import TILE_VECTORS, Place, Terms, no_terms, outer_products, panel_vectors, product
+from .gemm import (
+    TILE_VECTORS,
+    Place,
+    Terms,
+    no_results,
+    no_terms,
+    outer_products,
+    panel_vectors,
+    product,
+)
 from .tables import BLOCK_TERMS
 from .workers import first_row
 
@@ -114,6 +123,7 @@ def _gradient_task(x, dy, rows, inputs, outputs, first, last, column, weight, sc
             outputs,
             block_of_x,
             block_of_x,
+            no_results(sums),
             later > 0,
             sums,
         )
