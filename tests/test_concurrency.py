@@ -51,11 +51,11 @@ for model, T, B in [
     y, (h, c) = model(x, threads=1)
     jobs.append((model, x, (y, h, c)))
 
-# Streams whose steps are large enough to be shared out, by rows and by units.
+# Streams whose steps are large enough to be shared out, by rows and by units, and a small one.
 batch = nl.LSTM(64, 128, seed=3)
 streams = []
-for model, B in [(batch, 32), (wide, 1)]:
-    x = normal(9, B, 64)
+for model, B in [(batch, 32), (wide, 1), (stack, 1)]:
+    x = normal(9, B, model.config.input_size)
     streams.append((model, x, model(x, threads=1)[0]))
 
 def run(number):

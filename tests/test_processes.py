@@ -172,11 +172,11 @@ def held(owner, name, call):
     reached, go = threading.Event(), threading.Event()
     original = getattr(owner, name)
 
-    def hold(*arguments):
+    def hold(*arguments, **options):
         if threading.current_thread() is thread:
             reached.set()
             assert go.wait(60)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     thread = threading.Thread(target=call)
     setattr(owner, name, hold)
@@ -193,6 +193,11 @@ def stream_of_rows():
     stream.reset()
     for x, y in zip(inputs[rows], np.frombuffer(expected[rows], np.float32).reshape(20, 24, 64)):
         assert stream.step(x).tobytes() == y.tobytes()
+
+def stream_of_one_row():
+    single.reset()
+    for x, y in zip(inputs[rows], np.frombuffer(expected[rows], np.float32).reshape(20, 24, 64)):
+        assert single.step(x[:1]).tobytes() == y[:1].tobytes()
 
 def train_anew():
     try:
@@ -215,9 +220,16 @@ with held(rows._forward_panels, "_pack", infer):
     "a stream": """
 stream = rows.stream(24)
 stream.step(inputs[rows][0])
-from numba_lstm import stream as module
-with held(module, "flat", lambda: stream.step(inputs[rows][0])):
+with held(stream, "_packed", lambda: stream.step(inputs[rows][0])):
     in_child(stream_of_rows)
+""",
+    "a stream on one thread that finds new weights": """
+single = rows.stream(1)
+single.step(inputs[rows][0][:1])
+with rows.parameters.edit():
+    pass
+with held(single, "_enter", lambda: single.step(inputs[rows][0][:1])):
+    in_child(stream_of_one_row)
 """,
     "training": """
 trained = train()

@@ -108,6 +108,26 @@ def test_new_weights_are_used_from_the_next_step_on():
     np.testing.assert_array_equal(other.step(x[1]), expected[0])
 
 
+@pytest.mark.parametrize("steps_before", [0, 1])
+def test_a_step_that_was_interrupted_as_it_found_new_weights(monkeypatch, steps_before):
+    lstm, x = model_and_input(threads=1)
+    stream, other = lstm.stream(3), lstm.stream(3)
+    other.step(x[0])  # it keeps the old weights, so that the new ones have another place
+    for step in x[:steps_before]:
+        stream.step(step)
+    lstm.parameters["weight_hh_l0"] = np.zeros((72, 18))
+    state = stream.state
+
+    def interrupted(**arrays):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stream, "_enter", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stream.step(x[1])
+    monkeypatch.undo()
+    np.testing.assert_array_equal(stream.step(x[1]), lstm(x[1:2], state)[0][0])
+
+
 def test_nothing_is_allocated_with_out():
     lstm, x = model_and_input(threads=1)
     stream = lstm.stream(3)

@@ -109,6 +109,7 @@ with event.install_recorder("numba:compile") as compiled:
     for threads in (1, 2):
         lstm.forward(lstm(np.ones((40, 16, 30)), threads=threads)[0][..., :30], threads=threads)
         lstm.backward(np.ones((40, 16, 40)), threads=threads)
+    lstm.stream(2).step(np.ones((2, 30)), active=[True, False])
 print(json.dumps({"ready": ready, "compilations": len(compiled.buffer)}))
 """
 
@@ -118,7 +119,7 @@ def test_a_model_compiles_what_it_needs():
     inference, training = seen["ready"]
     assert sorted(inference) == [
         *("forward.lstm_forward", "forward.lstm_forward_parallel", "panels.pack_cells"),
-        "step.lstm_step",
+        *("rows.keep_rows", "step.lstm_step"),
         *("units.lstm_units", "units.lstm_units_parallel"),
         *("wavefront.lstm_wavefront", "wavefront.lstm_wavefront_parallel"),
     ]

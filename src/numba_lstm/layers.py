@@ -493,6 +493,8 @@ class Linear(Layer):
 
     def _add_gradients(self, rows: _Rows, dy: FloatArray, most: int) -> None:
         """Add the gradients of weight and bias."""
+        if rows.count == 0:
+            return
         workers = task_workers(most, self._operations(rows.count))
         workspace = self._pool.borrow()
         try:

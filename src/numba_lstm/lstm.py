@@ -684,7 +684,8 @@ class LSTM(Layer):
             # Kernels know sizes at run time only: those of the smallest model are this one's.
             smallest = LSTM(1, 1, dtype=self.config.dtype, threads=1)
             y, _ = smallest(np.ones((1, 1, 1)))
-            smallest.stream().step(y[0])
+            if self.config.directions == 1:
+                smallest.stream().step(y[0], active=[True])
             if wanted:
                 smallest.forward(y)
                 smallest.backward(y)

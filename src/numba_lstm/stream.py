@@ -19,6 +19,7 @@ from .packing import PackedCopy, PackedWeights
 from .validation import (
     FloatArray,
     array_of_kind,
+    overlap,
     real_array,
     refuse_overlap,
     require_output,
@@ -159,8 +160,10 @@ class Stream:
             self._lease = None
             if lease is not None:
                 self._panels.give_back(lease)
-            self._lease = lease = self._panels.lease(self._plan.split.copies)
+            lease = self._panels.lease(self._plan.split.copies)
+            # The table first: an interruption in between must not leave it behind.
             self._enter(packed=lease.buffer)
+            self._lease = lease
         return lease.buffer
 
     @property
@@ -212,7 +215,7 @@ class Stream:
                 refuse_overlap("out", y, {"x": array})
                 self._share_out(packed, flat(array), y.ravel())
             elif not lstm_step(self._table, writable(array), y):
-                refuse_overlap("out", y, {"x": array})
+                raise overlap("out", "x")
             if mask is not None:
                 h, c = flat(self._h), flat(self._c)
                 keep_rows(flat(mask), self._config.cells, flat(self._before), h, c, y.ravel())

@@ -269,6 +269,11 @@ def require_output(
     return array
 
 
+def overlap(name: str, other: str) -> ValueError:
+    """Error of an array to be written that shares memory with another one."""
+    return ValueError(f"{name} must not overlap {other}; got arrays that share memory")
+
+
 def refuse_overlap(
     name: str, array: FloatArray, others: Mapping[str, FloatArray], same: FloatArray | None = None
 ) -> None:
@@ -286,7 +291,7 @@ def refuse_overlap(
         others = others if identical else {**others, "hx": same}
     for other, memory in others.items():
         if np.may_share_memory(array, memory):
-            raise ValueError(f"{name} must not overlap {other}; got arrays that share memory")
+            raise overlap(name, other)
 
 
 def state_pair(

@@ -37,8 +37,8 @@ from .gemm import (
     Results,
     Rows,
     Terms,
+    columns_asked,
     copy_columns,
-    lines_asked,
     no_terms,
     outer_products,
     product,
@@ -390,7 +390,7 @@ def _gradient_task(
                 weights = dgates + panel * cell.gates_panel
                 following = weights + cell.gates_panel if panel + 1 < last_panel else weights
                 sums = first_sums + (panel - first_panel) * sums_panel
-                asked = (panel - first_panel) * lines_asked(last - first) if last_block else -1
+                asked = (panel - first_panel) * columns_asked(last - first) if last_block else -1
                 unit = panel * width(scratch)
                 results = _results_of(cell, unit, first, last, gradients, asked)
                 outer_products(
@@ -438,6 +438,23 @@ def _task(panels, panel_tasks, features, feature_tasks, number):
     )
 
 
+@inlined
+def _rows_of_sums(task):
+    """Rows of sums of a task: a row for each of its features in each of its panels."""
+    return (task.last_panel - task.first_panel) * (task.last - task.first)
+
+
+@inlined
+def _room_of_task(task, features):
+    """Row where the room of a task begins, if each has as many rows as it needs, and no more.
+
+    The tasks of the same panels share out the rows of these panels by their features, so no two
+    rooms overlap.
+    """
+    across = task.last_panel - task.first_panel
+    return task.first_panel * features + across * task.first
+
+
 @spliced
 def _worker_gradients(call, cells, x, gradients, workspace, worker, workers):
     scratch = address(workspace, call.scratch + worker * call.scratch_size)
@@ -455,20 +472,20 @@ def _worker_gradients(call, cells, x, gradients, workspace, worker, workers):
             panel_tasks, feature_tasks = _tasks_of_gradients(panels, features, workers)
             tasks = panel_tasks * feature_tasks
             first_task = (worker - before) % workers
-            # Sums that need not wait for the next piece stand where those of this worker's largest
-            # task would, one task's after another's: there they stay in its L2 cache.
-            shared, room = 0, 0
+            # Sums that need not wait for the next piece: one task's after another's in the room of
+            # this worker's largest task, where they stay in its L2 cache.
+            largest = _task(
+                panels, panel_tasks, features, feature_tasks, min(first_task, tasks - 1)
+            )
             for number in range(first_task, tasks, workers):
                 task = _task(panels, panel_tasks, features, feature_tasks, number)
-                across, down = task.last_panel - task.first_panel, task.last - task.first
-                if across * down > room:
-                    room = across * down
-                    shared = task.first_panel * features + across * task.first
+                if _rows_of_sums(task) > _rows_of_sums(largest):
+                    largest = task
             for number in range(first_task, tasks, workers):
                 task = _task(panels, panel_tasks, features, feature_tasks, number)
                 row, panel_rows = task.first_panel * features + task.first, features
                 if whole:
-                    row, panel_rows = shared, task.last - task.first
+                    row, panel_rows = _room_of_task(largest, features), task.last - task.first
                 sums = address(workspace, cell.partial + row * row_size)
                 _gradient_task(
                     call,

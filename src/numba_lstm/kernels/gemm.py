@@ -387,9 +387,11 @@ class Rows(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Rows that sums are written to, in two parts, which tiles ask for line by line.
+    """Rows that sums are written to, in two parts, which tiles ask for column by column.
 
-    `asked` lines were asked for before; -1 if it is too early to ask.
+    A tile asks for a vector of columns of one gate, in as many rows as it has terms: those of its
+    own units, and of units that come next. `asked` columns were asked for before; -1 if it is too
+    early to ask.
     """
 
     first: Rows
@@ -405,25 +407,25 @@ def no_results(place):
 
 
 @inlined
-def _lines_of_tile(results, number):
-    """Where a tile begins to ask for a line of every row of a gate, and how far on the next is."""
+def _column_of_tile(results, number):
+    """Where a tile begins to ask for a vector of columns, and how far on the next row is."""
     lanes = width(results.first.start)
-    # A line more, as rows begin in the midst of one.
-    first_lines = (results.first.columns + 2 * lanes - 1) // lanes
-    second_lines = (results.second.columns + 2 * lanes - 1) // lanes
-    number = number % (4 * (first_lines + second_lines))
-    line = number // 4
-    gate = number - 4 * line
+    # A vector more, as rows begin in the midst of a cache line.
+    first_count = (results.first.columns + 2 * lanes - 1) // lanes
+    second_count = (results.second.columns + 2 * lanes - 1) // lanes
+    number = number % (4 * (first_count + second_count))
+    column = number // 4
+    gate = number - 4 * column
     rows = results.first
-    if line >= first_lines:
+    if column >= first_count:
         rows = results.second
-        line -= first_lines
-    return rows.start + (gate * rows.gate + line * lanes), rows.row
+        column -= first_count
+    return rows.start + (gate * rows.gate + column * lanes), rows.row
 
 
 @inlined
-def lines_asked(features):
-    """Lines of results that tiles over so many features ask for."""
+def columns_asked(features):
+    """Columns of results that tiles over so many features ask for."""
     return max(0, tiling(4, features).count - _ASKING_TILES)
 
 
@@ -447,8 +449,8 @@ def outer_products(
     following : Pointer
         As many, which come next and are fetched meanwhile; or the same.
     results : Results
-        Where it is written to once it is complete: later on each of these lines would be waited
-        for, a tenth of the time where there are three blocks.
+        Where it is written to once it is complete: later on each of these cache lines would be
+        waited for, a tenth of the time where there are three blocks.
     added : bool
         Whether there is something in `out` for it to join.
     out : Pointer
@@ -462,7 +464,7 @@ def outer_products(
         rows = height_of(heights, tile)
         asked, step = _part_of_tile(Upcoming(following, tile, heights.count), terms)
         if results.asked >= 0 and tile >= _ASKING_TILES:
-            asked, step = _lines_of_tile(results, results.asked + tile - _ASKING_TILES)
+            asked, step = _column_of_tile(results, results.asked + tile - _ASKING_TILES)
         task = (terms, values + feature, values_row, weights, row, asked, step, added, out)
         if vectors > 2:
             tile_outer_sum(4, rows, task)

@@ -174,6 +174,7 @@ def linear_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, work
     x, dy : array
         (rows, inputs) and (rows, outputs) flat, read.
     rows, inputs, outputs : int
+        At least 1.
     weight : array
         (outputs, inputs) flat, accumulated into.
     bias : array

@@ -16,7 +16,7 @@ from .forward import forward_rows
 from .tables import CALL, CELL
 
 _ARRAYS = ("calls", "cells", "packed", "h", "c", "workspace")
-# Of each array that `lstm_forward` takes: where it begins, and its size.
+# Of each array that `lstm_forward` takes besides x and y: where it begins, and its size.
 STEP = np.dtype([(f"{name}{part}", np.int64) for name in _ARRAYS for part in ("", "_size")])
 
 

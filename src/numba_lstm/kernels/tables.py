@@ -82,7 +82,8 @@ CELL = np.dtype(
             "marks",  # (segments, 2, B, state_row): h and c before each; training only
             "dh",  # (B, state_row)
             "dc",  # (B, state_row)
-            "partial",  # (H / W, 1 + I + H, 4, W): sums of weight gradients
+            "partial",  # (H / W, 1 + I + H, 4, W): sums of weight gradients between pieces; where
+            # there is one piece, room for those of a task for each worker
         )
     ]
 )
