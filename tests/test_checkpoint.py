@@ -89,8 +89,8 @@ def stack(**options):
     """A model of tokens with two stacks of LSTMs."""
     return nl.Sequential(
         nl.Embedding(6, 5, seed=0),
-        nl.LSTM(5, 9, 2, dropout=0.3, seed=1, threads=1, **options),
-        nl.LSTM(9, 8, seed=2, threads=1, **options),
+        nl.LSTM(5, 9, 2, dropout=0.3, seed=1, **options),
+        nl.LSTM(9, 8, seed=2, **options),
         nl.Linear(8, 6, seed=3),
         threads=1,
     )

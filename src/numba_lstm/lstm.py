@@ -303,9 +303,10 @@ class LSTM(Layer):
 
     def _layout(self, T: int, B: int, training: bool, threads: int, segment: int = 0) -> Layout:
         """Lay out a call, or refuse one that no memory is large enough for."""
-        if segment > 0:
-            segment = segment if B else 0  # steps of no rows need none, however many they are
-            segments = -(-T // segment) if segment else 1
+        if B == 0:
+            segment = 0  # steps of no rows need none, however many they are
+        elif segment > 0:
+            segments = -(-T // segment)
             if segments > _MOST_SEGMENTS:
                 raise ValueError(
                     f"checkpoint must cut {T} steps into at most {_MOST_SEGMENTS} segments; "

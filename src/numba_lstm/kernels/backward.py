@@ -21,6 +21,8 @@ from ..simd.vector import broadcast, load, load_first, store, store_first, width
 from .cell import cell_backward
 from .dropout import dropout
 from .forward import (
+    at_begin,
+    at_end,
     kept_cell_state,
     kept_gates,
     kept_hidden,
@@ -173,7 +175,7 @@ def begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows):
     In the midst of the sequence that is what the piece behind this one has left.
     """
     cell = cells[index]
-    if step_at(call, cell, call.stop - call.start - 1) == (1 - cell.reverse) * (call.steps - 1):
+    if at_end(call, cell):
         dh = address(workspace, cell.dh + first * cell.state_row)
         dc = address(workspace, cell.dc + first * cell.state_row)
         load_state(dh_n, index, call, cell, first, rows, dh)
@@ -184,7 +186,7 @@ def begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows):
 def end_back(call, cells, index, dh0, dc0, workspace, first, rows):
     """Give the gradients of the states before the sequence, once its begin is reached."""
     cell = cells[index]
-    if step_at(call, cell, 0) == cell.reverse * (call.steps - 1):
+    if at_begin(call, cell):
         dh = address(workspace, cell.dh + first * cell.state_row)
         dc = address(workspace, cell.dc + first * cell.state_row)
         save_state(dh, cell.state_row, index, call, cell, first, rows, dh0)
@@ -347,7 +349,7 @@ def _gradient_task(
     The features of a block are copied side by side first: their rows stand so far apart that they
     would drive one another out of the L1 cache, once for every panel.
     """
-    T, B, D = call.steps, call.batch, call.directions
+    B, D = call.batch, call.directions
     first_panel, last_panel, first, last = task
     cell = cells[index]
     I, H = cell.inputs, cell.hidden
@@ -357,9 +359,6 @@ def _gradient_task(
     source = source_of_layer(call, cells, layer, x, workspace)
     h_row = outputs_row(call, cell)
     onwards = 1 - 2 * cell.reverse
-    final = step_at(call, cell, call.stop - call.start - 1)
-    from_end = final == (1 - cell.reverse) * (T - 1)
-    to_begin = step_at(call, cell, 0) == cell.reverse * (T - 1)
     block_rows = max(1, min(B, BLOCK_TERMS))
     block_steps = BLOCK_TERMS // block_rows
     blocks = (call.stop - call.start + block_steps - 1) // block_steps
@@ -369,8 +368,8 @@ def _gradient_task(
         steps = min(block_steps, call.stop - step)
         for row in range(0, B, block_rows):
             rows = min(block_rows, B - row)
-            first_block = from_end and later == 0 and row == 0
-            last_block = to_begin and later == blocks - 1 and row + rows == B
+            first_block = at_end(call, cell) and later == 0 and row == 0
+            last_block = at_begin(call, cell) and later == blocks - 1 and row + rows == B
             for past in range(steps):
                 _copy_features(
                     first,
@@ -474,9 +473,7 @@ def _worker_gradients(call, cells, x, gradients, workspace, worker, workers):
             first_task = (worker - before) % workers
             # Sums that need not wait for the next piece: one task's after another's in the room of
             # this worker's largest task, where they stay in its L2 cache.
-            largest = _task(
-                panels, panel_tasks, features, feature_tasks, min(first_task, tasks - 1)
-            )
+            largest = Task(0, 0, 0, 0)
             for number in range(first_task, tasks, workers):
                 task = _task(panels, panel_tasks, features, feature_tasks, number)
                 if _rows_of_sums(task) > _rows_of_sums(largest):

@@ -113,6 +113,18 @@ def step_at(call, cell, past):
     return call.stop - 1 - past if cell.reverse == 1 else call.start + past
 
 
+@inlined
+def at_begin(call, cell):
+    """Whether this call's piece holds the first step that a cell takes."""
+    return step_at(call, cell, 0) == cell.reverse * (call.steps - 1)
+
+
+@inlined
+def at_end(call, cell):
+    """Whether this call's piece holds the last step that a cell takes."""
+    return step_at(call, cell, call.stop - call.start - 1) == (1 - cell.reverse) * (call.steps - 1)
+
+
 class Walk(NamedTuple):
     """Where a step of a cell finds everything, for some rows, and how far on the next step does."""
 
@@ -471,7 +483,7 @@ def begin_states(call, cell, index, h0, c0, first, rows, walk, workspace):
     slot = call.batch * state_row
     h = address(workspace, cell.marks + call.segment * 2 * slot + first * state_row)
     c = h + slot
-    if call.recomputed == 0 and step_at(call, cell, 0) == cell.reverse * (call.steps - 1):
+    if call.recomputed == 0 and at_begin(call, cell):
         load_state(h0, index, call, cell, first, rows, h)
         load_state(c0, index, call, cell, first, rows, c)
     copy_columns(rows, cell.hidden, h, state_row, walk.h_before, walk.h_row)
@@ -484,8 +496,7 @@ def end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace):
     if call.recomputed == 1:
         return
     state_row = cell.state_row
-    last = step_at(call, cell, call.stop - call.start - 1)
-    if call.training == 0 or last == (1 - cell.reverse) * (call.steps - 1):
+    if call.training == 0 or at_end(call, cell):
         save_state(walk.h_before, walk.h_row, index, call, cell, first, rows, h_n)
         save_state(walk.c_before, state_row, index, call, cell, first, rows, c_n)
     else:
