@@ -1,6 +1,7 @@
-"""Checkpoints: the same bits in less memory."""
+"""Sequences that are gone through in pieces: the same bits in less memory, or in less time."""
 
 import tracemalloc
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import numba_lstm as nl
+from numba_lstm import workspace
 
 
 def results(checkpoint, T, B, sizes, **options):
@@ -15,7 +17,9 @@ def results(checkpoint, T, B, sizes, **options):
     random = np.random.default_rng(T + B)
     lstm = nl.LSTM(*sizes, seed=1, **options)
     config = lstm.config
-    x = random.standard_normal((T, B, config.input_size))
+    x = random.standard_normal((B, T, config.input_size))
+    if not config.batch_first:
+        x = x.swapaxes(0, 1)
     h, c, dh, dc = random.standard_normal((4, config.cells, B, config.hidden_size))
     y, (h_n, c_n) = lstm.forward(x, (h, c), checkpoint=checkpoint)
     dx, (dh0, dc0) = lstm.backward(random.standard_normal(y.shape), (dh, dc))
@@ -39,6 +43,47 @@ def test_same_bits(T, B, sizes, bidirectional, dropout, threads, checkpoint):
     pieces = results(checkpoint, steps, B, sizes, **options, threads=threads)
     for expected, found in zip(whole, pieces, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def spans(lstm, T, B, checkpoint, threads):
+    """Steps that backward goes through at once, in the order in which it does."""
+    segment = workspace.segment_steps(checkpoint, T, B)
+    plan = workspace.layout(lstm.config, T, B, True, threads, segment)
+    return [span for piece in plan.pieces_back for span in plan.spans_back(piece)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("checkpoint", [None, 60])
+@pytest.mark.parametrize(
+    ("T", "B", "sizes", "options"),
+    [
+        (100, 7, (3, 20, 2), {"dtype": "float64"}),
+        (130, 3, (5, 33, 1), {"batch_first": True}),
+        (40, 70, (2, 16, 3), {"dropout": 0.3}),
+        (9, 200, (1, 8, 1), {"bias": False}),
+        (200, 2, (4, 12, 2), {"bidirectional": True}),
+    ],
+)
+def test_spans_have_the_same_bits(T, B, sizes, options, checkpoint, threads):
+    whole = results(None, T, B, sizes, **options, threads=1)
+    with patch.object(workspace, "_SPAN", 0):
+        workspace.layout.cache_clear()
+        cut = spans(nl.LSTM(*sizes, **options), T, B, checkpoint, threads)
+        in_spans = results(checkpoint, T, B, sizes, **options, threads=threads)
+    workspace.layout.cache_clear()
+    assert (len(cut) > 1) == (checkpoint is not None or not options.get("bidirectional"))
+    for expected, found in zip(whole, in_spans, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_spans_are_whole_blocks_from_the_end():
+    small, wide = nl.LSTM(6, 64, 2), nl.LSTM(6, 1000)
+    cut = spans(small, 600, 80, None, 2)
+    assert len(cut) > 2
+    assert [start for start, _ in cut[:-1]] == [stop for _, stop in cut[1:]]
+    assert (cut[0][1], cut[-1][0]) == (600, 0)
+    # Sums that no cache holds are gone through once.
+    assert spans(wide, 600, 80, None, 2) == [(0, 600)]
 
 
 def test_a_changed_output_does_not_matter():

@@ -53,6 +53,7 @@ _BY_UNITS = (units.lstm_units, units.lstm_units_parallel)
 _BY_LAYERS = (wavefront.lstm_wavefront, wavefront.lstm_wavefront_parallel)
 _BY_ROWS_BACK = (backward.lstm_backward, backward.lstm_backward_parallel)
 _BY_UNITS_BACK = (units_back.lstm_units_back, units_back.lstm_units_back_parallel)
+_GRADIENTS = (backward.lstm_gradients, backward.lstm_gradients_parallel)
 
 
 class _Sequence(NamedTuple):
@@ -571,34 +572,34 @@ class LSTM(Layer):
             self.gradients.zero()
         if sequence.B == 0:
             return
-        call, cells = self._training_call, plan.cells
+        call = self._training_call
         call["input_gradient"], call["accumulate"] = input_gradient, accumulate
         threads = min(threads, plan.split.workers)
         workspace = flat(saved.workspace)
         nothing = _NOTHING[self.config.dtype]
-        for piece in plan.pieces_back:
-            piece.select(call)
-            split = self._piece_split(piece, sequence, plan, threads)
-            if len(plan.pieces) > 1:
-                call["recomputed"] = 1
-                nowhere = (nothing, (nothing, nothing))
-                state = (nothing, nothing)
-                self._run(sequence, state, nowhere, plan, call, saved.workspace, split)
-            kernels = _BY_ROWS_BACK
-            if split.tasks:
-                kernels = _BY_UNITS_BACK
-                workspace[plan.flags] = 0
-            with self._backward_panels.borrow() as packed:
-                arguments = (call, cells, flat(packed), *map(flat, arrays), workspace)
-                threading_of_kernels.share_out(*kernels, arguments, split.workers)
-            operations = self.config.operations(piece.stop - piece.start, sequence.B)
-            with self.gradients.edit():
-                threading_of_kernels.share_out(
-                    backward.lstm_gradients,
-                    backward.lstm_gradients_parallel,
-                    (call, cells, flat(sequence.array), self.gradients._writable, workspace),
-                    task_workers(threads, operations),
-                )
+        checkpointed = len(plan.pieces) > 1
+        # One split for all: in the midst of the sequence a worker leaves gradients to itself.
+        split = self._piece_split(plan.pieces[0], sequence, plan, threads)
+        kernels = _BY_UNITS_BACK if split.tasks else _BY_ROWS_BACK
+        x = flat(sequence.array)
+        with self._backward_panels.borrow() as packed, self.gradients.edit():
+            back = (call, plan.cells, flat(packed), *map(flat, arrays), workspace)
+            sums = (call, plan.cells, x, self.gradients._writable, workspace)
+            for piece in plan.pieces_back:
+                piece.select(call)
+                if checkpointed:
+                    call["recomputed"] = 1
+                    nowhere = (nothing, (nothing, nothing))
+                    state = (nothing, nothing)
+                    self._run(sequence, state, nowhere, plan, call, saved.workspace, split)
+                for start, stop in plan.spans_back(piece):
+                    call["start"], call["stop"] = start, stop
+                    workspace[plan.flags] = 0
+                    threading_of_kernels.share_out(*kernels, back, split.workers)
+                    operations = self.config.operations(stop - start, sequence.B)
+                    threading_of_kernels.share_out(
+                        *_GRADIENTS, sums, task_workers(threads, operations)
+                    )
 
     def workspace_nbytes(
         self,
@@ -696,7 +697,7 @@ class LSTM(Layer):
                     jit.compile_alike(otherwise, by_rows)
                     jit.compile_parallel_twins(by_rows, otherwise)
                 if wanted:
-                    jit.compile_parallel_twins(backward.lstm_gradients)
+                    jit.compile_parallel_twins(_GRADIENTS[0])
         return ready
 
     # State dictionaries, with PyTorch's names.

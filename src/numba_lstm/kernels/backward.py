@@ -65,6 +65,13 @@ def _store_units(vector, place, units):
         store_first(vector, place, units)
 
 
+@inlined
+def state_gradients(call, cell, workspace, first, room):
+    """Where dh and dc of the rows from one on stand, apart from those of other workers."""
+    place = first * cell.state_row + room * call.rooms_apart
+    return address(workspace, cell.dh + place), address(workspace, cell.dc + place)
+
+
 class StepBack(NamedTuple):
     """Where a step back finds everything, for the rows from one on."""
 
@@ -79,15 +86,14 @@ class StepBack(NamedTuple):
 
 
 @device
-def step_back(call, cells, index, dy, workspace, later, first):
+def step_back(call, cells, index, dy, workspace, later, first, room):
     """Find what the step of a cell takes that comes so much later than the first one back."""
     B = call.batch
     cell = cells[index]
     layer = index // call.directions
     direction = index - layer * call.directions
     step = step_at(call, cell, call.stop - call.start - 1 - later)
-    dh = address(workspace, cell.dh + first * cell.state_row)
-    dc = address(workspace, cell.dc + first * cell.state_row)
+    dh, dc = state_gradients(call, cell, workspace, first, room)
     gates = kept_gates(call, cell, workspace, step)
     c_after = kept_cell_state(call, cell, workspace, step) + first * cell.state_row
     c_before = c_after + (2 * cell.reverse - 1) * B * cell.state_row
@@ -169,37 +175,35 @@ def recurrent_step_back(call, cell, packed, first_panel, last_panel, rows, place
 
 
 @device
-def begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows):
+def begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows, room):
     """Put the gradients of the states behind the sequence in their places, or leave what is there.
 
     In the midst of the sequence that is what the piece behind this one has left.
     """
     cell = cells[index]
     if at_end(call, cell):
-        dh = address(workspace, cell.dh + first * cell.state_row)
-        dc = address(workspace, cell.dc + first * cell.state_row)
+        dh, dc = state_gradients(call, cell, workspace, first, room)
         load_state(dh_n, index, call, cell, first, rows, dh)
         load_state(dc_n, index, call, cell, first, rows, dc)
 
 
 @device
-def end_back(call, cells, index, dh0, dc0, workspace, first, rows):
+def end_back(call, cells, index, dh0, dc0, workspace, first, rows, room):
     """Give the gradients of the states before the sequence, once its begin is reached."""
     cell = cells[index]
     if at_begin(call, cell):
-        dh = address(workspace, cell.dh + first * cell.state_row)
-        dc = address(workspace, cell.dc + first * cell.state_row)
+        dh, dc = state_gradients(call, cell, workspace, first, room)
         save_state(dh, cell.state_row, index, call, cell, first, rows, dh0)
         save_state(dc, cell.state_row, index, call, cell, first, rows, dc0)
 
 
 @device
-def _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows):
+def _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows, room):
     """Back through one cell for some rows."""
     cell = cells[index]
     panels = panels_of(cell, width(scratch))
     for later in range(call.stop - call.start):
-        place = step_back(call, cells, index, dy, workspace, later, first)
+        place = step_back(call, cells, index, dy, workspace, later, first, room)
         cell_step_back(cell, 0, panels, rows, place)
         recurrent_step_back(call, cell, packed, 0, panels, rows, place, scratch)
 
@@ -268,9 +272,9 @@ def _worker_backward(call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspac
         layer = call.last_layer - 1 - above
         for direction in range(call.first_direction, call.last_direction):
             index = layer * call.directions + direction
-            begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows)
-            _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows)
-            end_back(call, cells, index, dh0, dc0, workspace, first, rows)
+            begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows, worker)
+            _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows, worker)
+            end_back(call, cells, index, dh0, dc0, workspace, first, rows, worker)
         begin, end = call.start, call.stop
         input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, first, rows)
 

@@ -96,7 +96,7 @@ def kept_hidden(call, cell, direction, workspace, step):
 @inlined
 def kept_cell_state(call, cell, workspace, step):
     """Cell state that training keeps behind a step."""
-    slot = step - call.start + 1 - cell.reverse
+    slot = step - call.kept + 1 - cell.reverse
     return address(workspace, cell.c) + slot * call.batch * cell.state_row
 
 
@@ -104,7 +104,7 @@ def kept_cell_state(call, cell, workspace, step):
 def kept_gates(call, cell, workspace, step):
     """Gates that training keeps of a step, or later their gradients."""
     gates = address(workspace, cell.gates)
-    return gates + (step - call.start) * call.batch * 4 * width(gates)
+    return gates + (step - call.kept) * call.batch * 4 * width(gates)
 
 
 @inlined
@@ -147,9 +147,14 @@ class Walk(NamedTuple):
 
 
 @device
-def walk_from(call, cells, index, source, y, workspace, scratch, past, first):
-    """Begin to walk `past` steps into this call's piece, with the rows from `first` on."""
+def walk_from(call, cells, index, past, where):
+    """Begin to walk `past` steps into this call's piece, with the rows from `first` on.
+
+    Their states and gates stand in a room of their own, or among those of all rows.
+    """
+    source, y, workspace, scratch, first, room = where
     B = call.batch
+    room_rows = call.room_rows
     cell = cells[index]
     H = cell.hidden
     layer = index // call.directions
@@ -157,14 +162,16 @@ def walk_from(call, cells, index, source, y, workspace, scratch, past, first):
     step = step_at(call, cell, past)
     onwards = 1 - 2 * cell.reverse
     lanes = width(scratch)
-    state = first * cell.state_row
-    slot = B * cell.state_row
+    row_within = first if call.training == 1 else 0
+    apart = room * call.rooms_apart
+    state = row_within * cell.state_row
+    slot = room_rows * cell.state_row
     row = outputs_row(call, cell)
 
     h_row, h_units, h_step = cell.state_row, cell.state_row, 0
-    h = address(workspace, cell.h + state)
+    h = address(workspace, cell.h + apart + state)
     h_before, h_after = h + past % 2 * slot, h + (past + 1) % 2 * slot
-    c_before = address(workspace, cell.c + state)
+    c_before = address(workspace, cell.c + apart + state)
     c_after, c_step = c_before, 0
     if call.training == 1:
         h_row, h_units, h_step = row, H, onwards * B * row
@@ -193,8 +200,9 @@ def walk_from(call, cells, index, source, y, workspace, scratch, past, first):
         gates_step = onwards * B * 4 * lanes
         gates = kept_gates(call, cell, workspace, step) + first * 4 * lanes
     elif call.ahead > 0:
-        gates_step = B * 4 * lanes
-        gates = address(workspace, cell.gates + first * 4 * lanes) + past % call.ahead * gates_step
+        gates_step = room_rows * 4 * lanes
+        gates = address(workspace, cell.gates + apart + row_within * 4 * lanes)
+        gates = gates + past % call.ahead * gates_step
     return Walk(
         source.start + (step * source.step + first * source.row),
         source.row,
@@ -537,12 +545,13 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
             index = layer * D + direction
             cell = cells[index]
             panels = address(packed, cell.panels + worker * call.packed_apart)
-            walk = walk_from(call, cells, index, source, y, workspace, scratch, 0, first)
+            where = (source, y, workspace, scratch, first, worker)
+            walk = walk_from(call, cells, index, 0, where)
             begin_states(call, cell, index, h0, c0, first, rows, walk, workspace)
             for past in range(0, steps, chunk):
-                walk = walk_from(call, cells, index, source, y, workspace, scratch, past, first)
+                walk = walk_from(call, cells, index, past, where)
                 run_chunk(call, cell, panels, rows, min(chunk, steps - past), walk, past, scratch)
-            walk = walk_from(call, cells, index, source, y, workspace, scratch, steps, first)
+            walk = walk_from(call, cells, index, steps, where)
             end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)
         drop_outputs(call, cells, layer, first, rows, workspace)
 

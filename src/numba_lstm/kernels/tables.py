@@ -37,9 +37,12 @@ CALL = np.dtype(
             "gate_steps",  # steps whose gates are kept; 0: every tile passes through a scratch
             "dx_steps",  # steps of one product for dx
             "cached",  # numbers of a matrix that the L2 cache keeps from one use to the next
+            "kept",  # first step of which gates and cell states are kept
             "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
             "scratch_size",
+            "room_rows",  # rows that states and gates have room for side by side
+            "rooms_apart",  # from a worker's room to the next one's; 0 where all are in one
             "packed_apart",  # from a worker's packed weights to the next one's; 0 if it is the same
             "tasks",  # into which the units of a direction are cut where workers share them; else 0
             "wave",  # steps of a layer taken at once where workers share out the layers; else 0
@@ -72,9 +75,9 @@ CELL = np.dtype(
             "weight_hh",
             "bias",  # -1 if there is none
             # in the workspace
-            "h",  # (2, B, state_row), the newest two; inference only
-            "c",  # (c_slots, B, state_row)
-            "gates",  # (H / W, gate_steps, B, 4, W); dgates after backward
+            "h",  # (2, room_rows, state_row), the newest two; inference only
+            "c",  # (c_slots, room_rows, state_row)
+            "gates",  # (H / W, gate_steps, room_rows, 4, W); dgates after backward
             "gates_panel",  # stride of the gates over H / W
             "outputs",  # (steps, B, D H), shared by the directions; for training also a step before
             "source",  # the same of the layer below, with dropout

@@ -52,7 +52,7 @@ def _stage(own, layer, stage, kind, past, some):
         panel = first_panel(part, call.tasks, panels, grain)
         last = first_panel(part + 1, call.tasks, panels, grain)
         weights = address(packed, cell.panels)
-        walk = walk_from(call, cells, index, source, y, workspace, scratch, past, 0)
+        walk = walk_from(call, cells, index, past, (source, y, workspace, scratch, 0, 0))
         if kind == 1:
             run_steps(call, cell, weights, panel, last, B, some, walk, past)
         elif kind == 0:

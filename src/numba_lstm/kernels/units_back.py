@@ -40,10 +40,10 @@ def _take_steps(call, cells, index, packed, dy, workspace, scratch, panel, last,
     cell = cells[index]
     for number in range(later, later + some):
         if number > 0:
-            behind = step_back(call, cells, index, dy, workspace, number - 1, 0)
+            behind = step_back(call, cells, index, dy, workspace, number - 1, 0, 0)
             recurrent_step_back(call, cell, packed, panel, last, B, behind, scratch)
         if number < steps:
-            place = step_back(call, cells, index, dy, workspace, number, 0)
+            place = step_back(call, cells, index, dy, workspace, number, 0, 0)
             cell_step_back(cell, panel, last, B, place)
 
 
@@ -70,10 +70,10 @@ def _stage(own, layer, stage, kind, later, some):
             )
         elif kind == 0:
             if part == 0:
-                begin_back(call, cells, index, dh_n, dc_n, workspace, 0, B)
+                begin_back(call, cells, index, dh_n, dc_n, workspace, 0, B, 0)
         else:
             if part == 0:
-                end_back(call, cells, index, dh0, dc0, workspace, 0, B)
+                end_back(call, cells, index, dh0, dc0, workspace, 0, B, 0)
             begin = call.start + first_row(steps, task, tasks)
             end = call.start + first_row(steps, task + 1, tasks)
             input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, 0, B)

@@ -46,12 +46,13 @@ def _take_chunk(own, layer, past, some):
     cell = cells[layer]
     panels = address(packed, cell.panels)
     source = source_of_layer(call, cells, layer, x, workspace)
-    walk = walk_from(call, cells, layer, source, y, workspace, scratch, past, 0)
+    where = (source, y, workspace, scratch, 0, 0)
+    walk = walk_from(call, cells, layer, past, where)
     if past == 0:
         begin_states(call, cell, layer, h0, c0, 0, B, walk, workspace)
     run_chunk(call, cell, panels, B, some, walk, past, scratch)
     if past + some == steps:
-        walk = walk_from(call, cells, layer, source, y, workspace, scratch, steps, 0)
+        walk = walk_from(call, cells, layer, steps, where)
         end_states(call, cell, layer, h_n, c_n, 0, B, walk, workspace)
 
 
