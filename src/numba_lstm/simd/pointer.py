@@ -70,6 +70,19 @@ def emit_fetch(builder: Any, pointer: Any) -> None:
     builder.call(prefetch, [builder.bitcast(pointer, byte_pointer), to_read, into_l2, data])
 
 
+@intrinsic
+def fetch(typing_context: Any, pointer: Any) -> Any:
+    """Ask for the cache line at an address, into L2; any address will do."""
+    if not isinstance(pointer, Pointer):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit_fetch(builder, *arguments)
+        return context.get_dummy_value()
+
+    return types.void(pointer), generate
+
+
 @type_callable(operator.add)
 def _type_advance(context: Any) -> Any:
     def typer(pointer: Any, count: Any) -> Any:
