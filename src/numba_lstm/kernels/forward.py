@@ -13,7 +13,7 @@ from numba import prange
 
 from ..jit import device, inlined, kernel, parallel_kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import Pointer, address
+from ..simd.pointer import Pointer, address, fetch
 from ..simd.tile import keep_loop
 from ..simd.vector import load, load_first, store, store_first, width
 from .cell import cell_gates, cell_output
@@ -232,52 +232,59 @@ def _store_units(vector, place, units):
         store_first(vector, place, units)
 
 
+class Along(NamedTuple):
+    """Vectors of several rows or panels: the first, how far apart they are, and the next step's."""
+
+    start: Pointer
+    next: int
+    onwards: int
+
+
 @inlined
-def _activate(
-    count,
-    apart,
-    gates,
-    gates_next,
-    gate,
-    c_before,
-    c_after,
-    c_next,
-    h,
-    h_next,
-    h_units,
-    y,
-    y_next,
-    H,
-):
+def _at(along, k):
+    """One of the vectors."""
+    return along.start + k * along.next
+
+
+@inlined
+def _activate(count, apart, gates, gate, c_before, c_after, h, h_units, y, y_units, from_memory):
     """Gates and states of W units of several rows, or of several panels of W units of one row.
 
-    From one to the next it is so far in each array, and `apart` units. The pre-activations are
-    still in L1. One loop for tiles of every height: unrolled in registers it is no faster, and
-    compiles three times as long. But two loops, since a CPU looks ahead over some 300 instructions:
-    what follows from c would wait for it, and the next rows' gates could not begin (a seventh more
-    time). The gates of a narrow panel stand so close that a vector of one reaches into the next:
-    they are written in ascending order, and what is beyond the units has no meaning.
+    From one to the next it is `apart` units. The pre-activations are still in L1. One loop for
+    tiles of every height: unrolled in registers it is no faster, and compiles three times as long.
+    But two loops, since a CPU looks ahead over some 300 instructions: what follows from c would
+    wait for it, and the next rows' gates could not begin (a seventh more time). The gates of a
+    narrow panel stand so close that a vector of one reaches into the next: they are written in
+    ascending order, and what is beyond the units has no meaning.
+
+    Where every step writes elsewhere, to memory, the next one's places are asked for: too short a
+    way for a prefetcher to learn (T1000 B50 I1 H32 in training 118 GFLOP/s, and 131 with this).
     """
     for k in range(count):
         keep_loop()
-        place = gates + k * gates_next
+        place = _at(gates, k)
+        if from_memory:
+            for number in range(4):
+                fetch(place + (gates.onwards + number * gate))
+            for along in (c_after, h, y):
+                fetch(_at(along, k) + along.onwards)
         i, f, g, o, c = cell_gates(
             load(place),
             load(place + gate),
             load(place + 2 * gate),
             load(place + 3 * gate),
-            load(c_before + k * c_next),
+            load(_at(c_before, k)),
         )
         store(i, place)
         store(f, place + gate)
         store(g, place + 2 * gate)
         store(o, place + 3 * gate)
-        store(c, c_after + k * c_next)
+        store(c, _at(c_after, k))
     for k in range(count):
         keep_loop()
-        h_new = cell_output(load(gates + (k * gates_next + 3 * gate)), load(c_after + k * c_next))
-        _store_units(h_new, h + k * h_next, h_units - k * apart)
-        _store_units(h_new, y + k * y_next, H - k * apart)
+        h_new = cell_output(load(_at(gates, k) + 3 * gate), load(_at(c_after, k)))
+        _store_units(h_new, _at(h, k), h_units - k * apart)
+        _store_units(h_new, _at(y, k), y_units - k * apart)
 
 
 class Groups(NamedTuple):
@@ -398,21 +405,21 @@ def _step_of_panels(
             )
             if number == stretches - 1:
                 state = row * cell.state_row + unit
+                state_next = lanes if wide else cell.state_row
+                h_next = lanes if wide else walk.h_row
+                y_next = lanes if wide else walk.y_row
                 _activate(
                     together if wide else height,
                     lanes if wide else 0,
-                    place,
-                    gates_panel if wide else gates_row,
+                    Along(place, gates_panel if wide else gates_row, walk.gates_step),
                     gate,
-                    walk.c_before + state,
-                    walk.c_after + state,
-                    lanes if wide else cell.state_row,
-                    walk.h_after + (row * walk.h_row + unit),
-                    lanes if wide else walk.h_row,
+                    Along(walk.c_before + state, state_next, walk.c_step),
+                    Along(walk.c_after + state, state_next, walk.c_step),
+                    Along(walk.h_after + (row * walk.h_row + unit), h_next, walk.h_step),
                     walk.h_units - unit,
-                    walk.y + (row * walk.y_row + unit),
-                    lanes if wide else walk.y_row,
+                    Along(walk.y + (row * walk.y_row + unit), y_next, walk.y_step),
                     H - unit,
+                    call.training == 1,
                 )
             row += height
 
