@@ -57,7 +57,7 @@ def product_of(rows, vectors):
         terms = Terms(steps, steps, steps, address(values, 0), 0, row_stride)
         place = Place(address(out, 0), 0, row_stride, panel)
         task = (place, steps, _run_of(terms, 0, 0), terms, start, panel, start, steps, place)
-        tile_sum(vectors, rows, _next_run, task)
+        tile_sum(vectors, vectors, rows, _next_run, task)
 
     return product
 
@@ -99,7 +99,8 @@ def test_a_tile_that_does_not_fit_is_seen_to_spill(monkeypatch):
     assert any(touches_the_stack(line) for loop in loops for line in loop)
 
 
-def test_tallest_tile_of_a_step_stays_in_registers():
+@pytest.mark.parametrize("halves", [1, 2])
+def test_tallest_tile_of_a_step_stays_in_registers(halves):
     """In its place among the jumps to the next run and the other heights, where registers are few.
 
     Where a step's tile was once kept on the stack in part, the loop by itself was as it should be.
@@ -112,11 +113,13 @@ def test_tallest_tile_of_a_step_stays_in_registers():
         hidden = Terms(size, size, 0, address(values, 0), 0, panel)
         place = Place(address(out, 0), 0, size, panel)
         terms, upcoming = Stretch(0, size), Upcoming(start, 0, size)
-        tile_product(4, size, start, False, inputs, hidden, terms, start, panel, upcoming, place)
+        tile_product(
+            4, halves, size, start, False, inputs, hidden, terms, start, panel, upcoming, place
+        )
 
     array = numba.types.Array(numba.float32, 1, "C")
     step.compile((array, numba.int64, array, numba.int64, array))
-    tile = cpu.tile_rows(4) * 4
+    tile = cpu.tile_rows(4 // halves) * 4 // halves
     for assembly in step.inspect_asm().values():
         lines = [line.split("#")[0].strip() for line in assembly.splitlines()]
         edges = [i for i, line in enumerate(lines) if line.endswith(":") or line[:1] == "j"]

@@ -23,6 +23,7 @@ from .gemm import (
     Terms,
     Upcoming,
     copy_columns,
+    halves_of,
     height_of,
     no_terms,
     panels_at_once,
@@ -369,7 +370,8 @@ def _step_of_panels(
     hidden = Terms(H, H, 0, walk.h_before, 0, walk.h_row)
     terms = inputs.count + H
     tiles = tiles_over(rows)
-    heights = tiling(vectors, rows)
+    halves = halves_of(vectors, rows)
+    heights = tiling(vectors // halves, rows)
     start = panels + panel * panel_size
     first_weights = start + (1 + I + H - terms) * 4 * gate
     for number in range(stretches):
@@ -392,6 +394,7 @@ def _step_of_panels(
                 place = place + row * gates_row
             tile_product(
                 vectors,
+                halves,
                 height,
                 start,
                 projected or number > 0,

@@ -18,7 +18,7 @@ from ..simd.tile import (
 )
 from ..simd.vector import load_first, store_first, width
 
-# Rows of the tallest tile by the vectors in a row, up to 4: 8 6 6 6 where there are 32 registers,
+# Rows of the tallest tile by the vectors in a row, up to 4: 8 8 6 6 where there are 32 registers,
 # 6 6 4 3 of 16.
 _TALLEST = tuple(cpu.tile_rows(vectors) for vectors in range(1, 5))
 ROWS = _TALLEST[3]
@@ -49,6 +49,17 @@ def tiling(vectors, rows):
     count = (rows + tallest - 1) // tallest
     height = rows // count
     return Tiling(count, height, rows - count * height)
+
+
+@inlined
+def halves_of(vectors, rows):
+    """Halves that a tile takes the rows of a panel in: 2 where all rows are one tile then, or 1.
+
+    Two tiles would read all weights twice, and wait for them (8 rows of 300 units: 213 GFLOP/s in
+    two tiles of 4, 232 in one of 8; of 1024 units 142 and 167). Where the weights are read three
+    times it is no gain to read them twice.
+    """
+    return 2 if vectors == 4 and ROWS < rows <= _TALLEST[1] else 1
 
 
 @inlined
@@ -221,14 +232,27 @@ def _next_run(run, second):
 
 @device
 def tile_product(
-    vectors, rows, start, continued, first, second, stretch, weights, panel_size, upcoming, out
+    vectors,
+    halves,
+    rows,
+    start,
+    continued,
+    first,
+    second,
+    stretch,
+    weights,
+    panel_size,
+    upcoming,
+    out,
 ):
     """Multiply the rows of one tile by panels: ``out = start + [first | second] @ weights``.
 
     Parameters
     ----------
     vectors : int
-        In a row of the tile: those of a panel, up to 4; or 8 or 16, of panels of 4.
+        In a row of the product: those of a panel, up to 4; or 8 or 16, of panels of 4.
+    halves : int
+        From `halves_of`.
     rows : int
         From `height_of`.
     start, continued : Pointer, bool
@@ -248,18 +272,42 @@ def tile_product(
     run = _run_behind(first, second, stretch.before)
     asked, step = _part_of_tile(upcoming, stretch.count)
     task = (begin, stretch.count, run, second, weights, panel_size, asked, step, out)
-    if vectors == 4:
-        tile_sum(4, rows, _next_run, task)
+    if halves == 2:
+        for half in range(2):
+            keep_loop()
+            tile_sum(2, 4, rows, _next_run, _half_of(task, half, upcoming))
+    elif vectors == 4:
+        tile_sum(4, 4, rows, _next_run, task)
     elif vectors == 3:
-        tile_sum(3, rows, _next_run, task)
+        tile_sum(3, 3, rows, _next_run, task)
     elif vectors == 2:
-        tile_sum(2, rows, _next_run, task)
+        tile_sum(2, 2, rows, _next_run, task)
     elif vectors == 1:
-        tile_sum(1, rows, _next_run, task)
+        tile_sum(1, 1, rows, _next_run, task)
     elif vectors == 8:
-        tile_sum(8, rows, _next_run, task)
+        tile_sum(8, 4, rows, _next_run, task)
     elif _MANY_REGISTERS and vectors == 16:
-        tile_sum(16, rows, _next_run, task)
+        tile_sum(16, 4, rows, _next_run, task)
+
+
+@inlined
+def _half_of(task, half, upcoming):
+    """The task of half a panel's row, which asks for the half that comes next."""
+    begin, count, run, second, weights, panel_size, _, _, out = task
+    row = 4 * width(weights)
+    aside = half * row // 2
+    asked = upcoming.weights if half == 1 else weights + row // 2
+    return (
+        Place(begin.start + aside, begin.block, begin.row, begin.panel),
+        count,
+        run,
+        second,
+        weights + aside,
+        panel_size,
+        asked,
+        row if upcoming.tiles > 0 else 0,
+        Place(out.start + aside, out.block, out.row, out.panel),
+    )
 
 
 @inlined
@@ -336,7 +384,8 @@ def product(
         size = panel_rows * across
         first_weights = panel + (1 + skipped) * across
         wanted = min(left, across)
-        heights = tiling(vectors * together, rows)
+        halves = halves_of(vectors * together, rows)
+        heights = tiling(vectors * together // halves, rows)
         for number in range(stretches):
             stretch = stretch_of(terms, number, stretches)
             weights = first_weights + stretch.before * across
@@ -359,6 +408,7 @@ def product(
                             copy_columns(height, wanted, target, out.row, scratch, across)
                     tile_product(
                         vectors * together,
+                        halves,
                         height,
                         panel,
                         begun,

@@ -233,7 +233,9 @@ class _Strides(NamedTuple):
     asked: Any
 
 
-def _emit_sum(builder: Any, tile: Tile, count: Any, slots: _Slots, strides: _Strides) -> None:
+def _emit_sum(
+    builder: Any, tile: Tile, count: Any, slots: _Slots, strides: _Strides, lines: int = 1
+) -> None:
     """Emit rank-1 updates for so many terms, and move on behind them.
 
     Two terms at a time, where the multiply-adds are what the loop waits for: some CPUs count and
@@ -243,21 +245,24 @@ def _emit_sum(builder: Any, tile: Tile, count: Any, slots: _Slots, strides: _Str
     """
     if tile.rows * tile.vectors <= 8:
         with cgutils.for_range(builder, count):
-            _emit_terms(builder, tile, 1, slots, strides)
+            _emit_terms(builder, tile, 1, slots, strides, lines)
         return
     one = ir.Constant(count.type, 1)
     with cgutils.for_range(builder, builder.lshr(count, one)):
-        _emit_terms(builder, tile, 2, slots, strides)
+        _emit_terms(builder, tile, 2, slots, strides, lines)
     with builder.if_then(builder.trunc(count, ir.IntType(1))):
-        _emit_terms(builder, tile, 1, slots, strides)
+        _emit_terms(builder, tile, 1, slots, strides, lines)
 
 
-def _emit_terms(builder: Any, tile: Tile, terms: int, slots: _Slots, strides: _Strides) -> None:
-    """Emit the rank-1 updates of some terms in a row."""
+def _emit_terms(
+    builder: Any, tile: Tile, terms: int, slots: _Slots, strides: _Strides, lines: int
+) -> None:
+    """Emit the rank-1 updates of some terms in a row, each of which asks for so many vectors."""
     _emit_kept_loop(builder)
     value, values, weights, asked = (builder.load(slot) for slot in slots)
     for _ in range(terms):
-        emit_fetch(builder, asked)
+        for line in range(lines):
+            emit_fetch(builder, offset(builder, asked, line * tile.vector.width))
         value = _emit_rank1(builder, tile, value, (weights, strides.panel), (values, strides.row))
         values = offset(builder, values, strides.term)
         weights = offset(builder, weights, strides.weights)
@@ -292,31 +297,36 @@ def _fields(builder: Any, value: Any, count: int) -> list[Any]:
 
 
 @intrinsic(prefer_literal=True)
-def tile_sum(typing_context: Any, vectors: Any, rows: Any, following: Any, task: Any) -> Any:
+def tile_sum(
+    typing_context: Any, vectors: Any, panel_vectors: Any, rows: Any, following: Any, task: Any
+) -> Any:
     """Sum products into a tile, from what stands at one place, and write it to another.
 
     Term by term, in ascending order::
 
         tile[r, v] += values[r * run.row] * weights[v]
 
-    by fused multiply-adds, with a row of the panel for every term, and vectors beyond those of a
-    panel `panel_stride` numbers further on. At every term the cache line `asked` is fetched into
-    L2, and the next one is `step` numbers further on. There is code for every height of tile that
+    by fused multiply-adds, with a row of the panel, `panel_vectors` wide, for every term, and
+    vectors beyond those of a panel `panel_stride` numbers further on. At every term the cache line
+    `asked` is fetched into L2, or as many as the tile has vectors where it takes only a part of a
+    row, and the next is `step` numbers further on. There is code for every height of tile that
     the registers hold. Emitted for LLVM it is there in a tenth of the time (50 ms) that Numba takes
     to compile the same lines for one shape.
 
-    `vectors` is a literal. `task` is ``(begin, count, run, second, weights, panel_stride, asked,
-    step, out)``: `begin` and `out` are tuples of a pointer, a number of no meaning here, and the
-    strides of rows and panels; a run is a named tuple that begins with `values`, `row` and `count`,
-    so many terms that stand one behind another, and ``following(run, second)`` is the next one.
+    `vectors` and `panel_vectors` are literals. `task` is ``(begin, count, run, second, weights,
+    panel_stride, asked, step, out)``: `begin` and `out` are tuples of a pointer, a number of no
+    meaning here, and the strides of rows and panels; a run is a named tuple that begins with
+    `values`, `row` and `count`, so many terms that stand one behind another, and
+    ``following(run, second)`` is the next one.
     """
     begin, _, run, second, weights, *_, out = task
-    if not (isinstance(vectors, types.IntegerLiteral) and isinstance(weights, Pointer)):
+    literals = all(isinstance(size, types.IntegerLiteral) for size in (vectors, panel_vectors))
+    if not (literals and isinstance(weights, Pointer)):
         return None
     call = following.get_call_type(typing_context, (run, second), {})
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, height, _, task_value = arguments
+        _, _, height, _, task_value = arguments
         parts = _fields(builder, task_value, len(task))
         begin_value, count, first_run, second_value, first_weights = parts[:5]
         panel_stride, first_asked, step, out_value = parts[5:]
@@ -339,8 +349,10 @@ def tile_sum(typing_context: Any, vectors: Any, rows: Any, following: Any, task:
             _, row, length = _fields(builder, builder.load(run_slot), 3)
             left = builder.load(left_slot)
             terms = builder.select(builder.icmp_signed("<", length, left), length, left)
-            width = min(tile.vectors, PANEL_VECTORS) * tile.vector.width
-            _emit_sum(builder, tile, terms, slots, _Strides(row, 1, panel_stride, width, step))
+            width = panel_vectors.literal_value * tile.vector.width
+            lines = tile.vectors if tile.vectors < panel_vectors.literal_value else 1
+            strides = _Strides(row, 1, panel_stride, width, step)
+            _emit_sum(builder, tile, terms, slots, strides, lines)
             builder.store(builder.sub(left, terms), left_slot)
             builder.cbranch(builder.icmp_signed("<", terms, left), another, end)
 
@@ -358,7 +370,7 @@ def tile_sum(typing_context: Any, vectors: Any, rows: Any, following: Any, task:
         _emit_heights(builder, weights.dtype, vectors.literal_value, height, sum_products)
         return context.get_dummy_value()
 
-    return types.void(vectors, types.int64, following, task), generate
+    return types.void(vectors, panel_vectors, types.int64, following, task), generate
 
 
 @intrinsic(prefer_literal=True)
