@@ -56,7 +56,7 @@ def product_of(rows, vectors):
         start = address(weights, 0)
         terms = Terms(steps, steps, steps, address(values, 0), 0, row_stride)
         place = Place(address(out, 0), 0, row_stride, panel)
-        task = (place, steps, _run_of(terms, 0, 0), terms, start, panel, start, steps, place)
+        task = (place, steps, _run_of(terms, 0, 0), terms, start, panel, start, steps, steps, place)
         tile_sum(vectors, vectors, rows, _next_run, task)
 
     return product

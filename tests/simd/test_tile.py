@@ -50,7 +50,7 @@ def sums(rows, vectors):
         nowhere, far = start + 10**15, -(10**12)
         first = Run(address(values, 0), length, length, rows * length)
         begin, out = (start, 0, 0, panel), (address(product, 0), 0, stride, across)
-        task = (begin, steps, first, 0, start + across, panel, nowhere, far, out)
+        task = (begin, steps, first, 0, start + across, panel, nowhere, far, far, out)
         tile_sum(vectors, of_panel, rows, next_run, task)
         if vectors <= PANEL_VECTORS:
             numbers, first_weights = address(of_rows, 0), start + across

@@ -231,11 +231,10 @@ class _Strides(NamedTuple):
     panel: Any
     weights: Any  # from a term's to the next term's
     asked: Any
+    beside: Any = None  # to a second line that is asked for, if there is one
 
 
-def _emit_sum(
-    builder: Any, tile: Tile, count: Any, slots: _Slots, strides: _Strides, lines: int = 1
-) -> None:
+def _emit_sum(builder: Any, tile: Tile, count: Any, slots: _Slots, strides: _Strides) -> None:
     """Emit rank-1 updates for so many terms, and move on behind them.
 
     Two terms at a time, where the multiply-adds are what the loop waits for: some CPUs count and
@@ -245,24 +244,23 @@ def _emit_sum(
     """
     if tile.rows * tile.vectors <= 8:
         with cgutils.for_range(builder, count):
-            _emit_terms(builder, tile, 1, slots, strides, lines)
+            _emit_terms(builder, tile, 1, slots, strides)
         return
     one = ir.Constant(count.type, 1)
     with cgutils.for_range(builder, builder.lshr(count, one)):
-        _emit_terms(builder, tile, 2, slots, strides, lines)
+        _emit_terms(builder, tile, 2, slots, strides)
     with builder.if_then(builder.trunc(count, ir.IntType(1))):
-        _emit_terms(builder, tile, 1, slots, strides, lines)
+        _emit_terms(builder, tile, 1, slots, strides)
 
 
-def _emit_terms(
-    builder: Any, tile: Tile, terms: int, slots: _Slots, strides: _Strides, lines: int
-) -> None:
-    """Emit the rank-1 updates of some terms in a row, each of which asks for so many vectors."""
+def _emit_terms(builder: Any, tile: Tile, terms: int, slots: _Slots, strides: _Strides) -> None:
+    """Emit the rank-1 updates of some terms in a row."""
     _emit_kept_loop(builder)
     value, values, weights, asked = (builder.load(slot) for slot in slots)
     for _ in range(terms):
-        for line in range(lines):
-            emit_fetch(builder, offset(builder, asked, line * tile.vector.width))
+        emit_fetch(builder, asked)
+        if strides.beside is not None:
+            emit_fetch(builder, offset(builder, asked, strides.beside))
         value = _emit_rank1(builder, tile, value, (weights, strides.panel), (values, strides.row))
         values = offset(builder, values, strides.term)
         weights = offset(builder, weights, strides.weights)
@@ -308,14 +306,14 @@ def tile_sum(
 
     by fused multiply-adds, with a row of the panel, `panel_vectors` wide, for every term, and
     vectors beyond those of a panel `panel_stride` numbers further on. At every term the cache line
-    `asked` is fetched into L2, or as many as the tile has vectors where it takes only a part of a
-    row, and the next is `step` numbers further on. There is code for every height of tile that
-    the registers hold. Emitted for LLVM it is there in a tenth of the time (50 ms) that Numba takes
+    `asked` is fetched into L2, from panels of four vectors the one `beside` it as well, and the
+    next ones are `step` numbers further on. There is code for every height of tile that the
+    registers hold. Emitted for LLVM it is there in a tenth of the time (50 ms) that Numba takes
     to compile the same lines for one shape.
 
     `vectors` and `panel_vectors` are literals. `task` is ``(begin, count, run, second, weights,
-    panel_stride, asked, step, out)``: `begin` and `out` are tuples of a pointer, a number of no
-    meaning here, and the strides of rows and panels; a run is a named tuple that begins with
+    panel_stride, asked, step, beside, out)``: `begin` and `out` are tuples of a pointer, a number
+    of no meaning here, and the strides of rows and panels; a run is a named tuple that begins with
     `values`, `row` and `count`, so many terms that stand one behind another, and
     ``following(run, second)`` is the next one.
     """
@@ -329,7 +327,7 @@ def tile_sum(
         _, _, height, _, task_value = arguments
         parts = _fields(builder, task_value, len(task))
         begin_value, count, first_run, second_value, first_weights = parts[:5]
-        panel_stride, first_asked, step, out_value = parts[5:]
+        panel_stride, first_asked, step, beside, out_value = parts[5:]
         next_run = context.get_function(following, call)
 
         def sum_products(tile: Tile) -> None:
@@ -350,9 +348,11 @@ def tile_sum(
             left = builder.load(left_slot)
             terms = builder.select(builder.icmp_signed("<", length, left), length, left)
             width = panel_vectors.literal_value * tile.vector.width
-            lines = tile.vectors if tile.vectors < panel_vectors.literal_value else 1
-            strides = _Strides(row, 1, panel_stride, width, step)
-            _emit_sum(builder, tile, terms, slots, strides, lines)
+            second = (
+                beside if tile.vectors <= panel_vectors.literal_value == PANEL_VECTORS else None
+            )
+            strides = _Strides(row, 1, panel_stride, width, step, second)
+            _emit_sum(builder, tile, terms, slots, strides)
             builder.store(builder.sub(left, terms), left_slot)
             builder.cbranch(builder.icmp_signed("<", terms, left), another, end)
 
