@@ -75,10 +75,32 @@ def test_bytes_are_those_of_the_workspace():
 @pytest.mark.skipif(cpu.vector_bits() != 512, reason="tiles of 32 registers")
 def test_tiles_are_full():
     lstm = nl.LSTM(16, 128, threads=1)
-    assert [lstm.plan(50, B).tile for B in (1, 2, 7, 20, 100)] == [
-        *((1, 16), (2, 4), (4, 4)),
-        *((5, 4), (6, 4)),
+    assert [lstm.plan(50, B).tile for B in (1, 2, 7, 8, 9, 20, 100)] == [
+        *((1, 16), (2, 4), (7, 2), (8, 2)),
+        *((5, 4), (5, 4), (6, 4)),
     ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_row_alone_takes_two_whole_panels_at_once(dtype):
+    lanes = cpu.lanes(np.dtype(dtype).itemsize)
+    lstm = nl.LSTM(3, lanes + 2, 2, dtype=dtype, threads=1, seed=0)
+
+    def whole(B, *, training=False, config=lstm.config):
+        return layout(config, 9, B, training, 1).whole_panels
+
+    assert whole(1)
+    assert not whole(1, training=True)
+    assert not whole(2)
+    assert not whole(1, config=nl.LSTM(3, 2 * lanes, dtype=dtype).config)
+    x = np.random.default_rng(0).standard_normal((9, 2, 3))
+    stream = lstm.stream()
+    y, states = lstm(x)
+    alone, states_alone = lstm(x[:, :1])
+    np.testing.assert_array_equal(alone, y[:, :1])
+    np.testing.assert_array_equal(np.stack([stream.step(step) for step in x[:, :1]]), alone)
+    np.testing.assert_array_equal(np.stack(states_alone), np.stack(states)[:, :, :1])
+    assert lstm.plan(9, 1).packed_nbytes > lstm.plan(9, 2).packed_nbytes
 
 
 def test_it_prints_a_table():

@@ -214,7 +214,7 @@ HELD_IN = {
 infer()
 with rows.parameters.edit():
     pass
-with held(rows._forward_panels, "_pack", infer):
+with held(rows._forward_panels[False], "_pack", infer):
     in_child(infer)
 """,
     "a stream": """

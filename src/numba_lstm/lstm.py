@@ -206,10 +206,10 @@ class LSTM(Layer):
         fill_uniform(self.parameters, random, bound, draws_of_bias=2)
         self._dropout_seed = int(random.integers(2**63))
         self._dropout_calls = 0
+        self._forward_panels = {
+            whole_panels: self._packed_forward(whole_panels) for whole_panels in (False, True)
+        }
         packed = packed_layout(self.config)
-        self._forward_panels = PackedWeights(
-            self.parameters, packed.forward_size, functools.partial(pack_cells, packed.cells)
-        )
         self._backward_panels = PackedWeights(
             self.parameters,
             packed.backward_size,
@@ -219,6 +219,12 @@ class LSTM(Layer):
         self._training_workspace = Workspace(self.config.numpy_dtype)
         self._training_call = np.zeros(1, CALL)
         self._tape: Tape[_Saved] = Tape("LSTM")
+
+    def _packed_forward(self, whole_panels: bool) -> PackedWeights:
+        """What forward passes read, packed when one comes by."""
+        packed = packed_layout(self.config, whole_panels)
+        pack = functools.partial(pack_cells, packed.cells)
+        return PackedWeights(self.parameters, packed.forward_size, pack)
 
     @property
     def dropout_state(self) -> dict[str, int]:
@@ -343,14 +349,15 @@ class LSTM(Layer):
         if split.tasks or split.wave:
             workspace[plan.flags] = 0
         kernels = _BY_LAYERS if split.wave else _BY_UNITS if split.tasks else _BY_ROWS
-        packed = self._forward_panels.lease(split.copies)
+        panels = self._forward_panels[plan.whole_panels]
+        packed = panels.lease(split.copies)
         try:
             h0, c0 = state if state[0].size == 0 else map(flat, state)
             arrays = (flat(sequence.array), h0, c0, y.ravel(), h.ravel(), c.ravel())
             arguments = (call, plan.cells, packed.buffer, *arrays, workspace)
             threading_of_kernels.share_out(*kernels, arguments, split.workers)
         finally:
-            self._forward_panels.give_back(packed)
+            panels.give_back(packed)
 
     def __call__(
         self, x: Any, hx: Any = None, *, out: Any = None, threads: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import LSTMConfig
-from .kernels.gemm import ROWS, panels_for_rows
+from .kernels.gemm import ROWS, halves_for_rows, panels_for_rows
 from .schedule import piece_split
 from .simd import cpu
 from .workspace import layout, packed_layout
@@ -85,11 +85,12 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
         split = piece_split(split, config.directions, threads, B, operations)
     workers = split.workers
     rows = B if split.tasks or split.wave else -(-B // workers)
-    tiles = max(1, -(-rows // ROWS))
+    halves = halves_for_rows(4, rows)
+    tiles = max(1, -(-rows // ROWS)) if halves == 1 else 1
     height = max(1, -(-rows // tiles))
     panels_of_cell = -(-config.hidden_size // cpu.lanes(itemsize))
     panels = panels_for_rows(height, panels_of_cell)
-    packed = packed_layout(config)
+    packed = packed_layout(config, held.whole_panels)
     if split.wave:
         shared = "layers"
     elif split.tasks:
@@ -97,7 +98,7 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     else:
         shared = "rows" if workers > 1 else "none"
     return Plan(
-        tile=(height, 4 * panels),
+        tile=(height, 4 * panels // halves),
         vector_bits=cpu.vector_bits(),
         threads=workers,
         split=shared,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -99,8 +99,8 @@ class Stream:
     ----------
     config : LSTMConfig
         Of a model with one direction.
-    panels : PackedWeights
-        Its weights.
+    panels : mapping of bool to PackedWeights
+        Its weights, in whole panels or not.
     run : callable
         ``run(x, hx, out=, threads=)``, inference of the model.
     batch_size : int
@@ -112,13 +112,12 @@ class Stream:
     def __init__(
         self,
         config: LSTMConfig,
-        panels: PackedWeights,
+        panels: Mapping[bool, PackedWeights],
         run: Callable[..., Any],
         batch_size: int,
         threads: int,
     ) -> None:
         self._config = config
-        self._panels = panels
         self._run = run
         self.batch_size = batch_size
         self._dtype = dtype = config.numpy_dtype
@@ -129,6 +128,7 @@ class Stream:
         self._before = aligned_zeros((2, *shape), dtype)
         plan = layout(config, 1, batch_size, False, threads)
         self._plan = plan
+        self._panels = panels[plan.whole_panels]
         self._x_shape = (batch_size, config.input_size)
         self._y_shape = (batch_size, config.output_size)
         self._workers = plan.split.workers

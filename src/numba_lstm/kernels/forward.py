@@ -371,7 +371,7 @@ def _step_of_panels(
     terms = inputs.count + H
     tiles = tiles_over(rows)
     halves = halves_of(vectors, rows)
-    heights = tiling(vectors // halves, rows)
+    heights = tiling(vectors if halves == 1 else 2, rows)
     start = panels + panel * panel_size
     first_weights = start + (1 + I + H - terms) * 4 * gate
     for number in range(stretches):

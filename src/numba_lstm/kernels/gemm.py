@@ -51,8 +51,7 @@ def tiling(vectors, rows):
     return Tiling(count, height, rows - count * height)
 
 
-@inlined
-def halves_of(vectors, rows):
+def halves_for_rows(vectors, rows):
     """Halves that a tile takes the rows of a panel in: 2 where all rows are one tile then, or 1.
 
     Two tiles would read all weights twice, and wait for them (8 rows of 300 units: 213 GFLOP/s in
@@ -60,6 +59,9 @@ def halves_of(vectors, rows):
     times it is no gain to read them twice.
     """
     return 2 if vectors == 4 and ROWS < rows <= _TALLEST[1] else 1
+
+
+halves_of = inlined(halves_for_rows)
 
 
 @inlined
@@ -274,12 +276,12 @@ def tile_product(
     run = _run_behind(first, second, stretch.before)
     asked, step, beside = _part_of_tile(upcoming, stretch.count)
     task = (begin, stretch.count, run, second, weights, panel_size, asked, step, beside, out)
-    if halves == 2:
+    if vectors == 4 and halves == 1:
+        tile_sum(4, 4, rows, _next_run, task)
+    elif vectors == 4:
         for half in range(2):
             keep_loop()
             tile_sum(2, 4, rows, _next_run, _half_of(task, half, upcoming))
-    elif vectors == 4:
-        tile_sum(4, 4, rows, _next_run, task)
     elif vectors == 3:
         tile_sum(3, 3, rows, _next_run, task)
     elif vectors == 2:
@@ -388,7 +390,7 @@ def product(
         first_weights = panel + (1 + skipped) * across
         wanted = min(left, across)
         halves = halves_of(vectors * together, rows)
-        heights = tiling(vectors * together // halves, rows)
+        heights = tiling(vectors * together if halves == 1 else 2, rows)
         for number in range(stretches):
             stretch = stretch_of(terms, number, stretches)
             weights = first_weights + stretch.before * across
