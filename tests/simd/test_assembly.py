@@ -114,12 +114,13 @@ def test_tallest_tile_of_a_step_stays_in_registers(halves):
         place = Place(address(out, 0), 0, size, panel)
         terms, upcoming = Stretch(0, size), Upcoming(start, 0, size)
         tile_product(
-            4, halves, size, start, False, inputs, hidden, terms, start, panel, upcoming, place
+            4, size, halves, start, False, inputs, hidden, terms, start, panel, upcoming, place
         )
 
     array = numba.types.Array(numba.float32, 1, "C")
     step.compile((array, numba.int64, array, numba.int64, array))
-    tile = cpu.tile_rows(4 // halves) * 4 // halves
+    rows = cpu.tile_rows(4) if halves == 1 else max(cpu.halved_rows())
+    tile = rows * 4 // halves
     for assembly in step.inspect_asm().values():
         lines = [line.split("#")[0].strip() for line in assembly.splitlines()]
         edges = [i for i, line in enumerate(lines) if line.endswith(":") or line[:1] == "j"]

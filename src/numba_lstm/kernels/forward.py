@@ -23,17 +23,16 @@ from .gemm import (
     Terms,
     Upcoming,
     copy_columns,
-    halves_of,
     height_of,
     no_terms,
     panels_at_once,
     product,
+    product_tiling,
     rows_of,
     stretch_of,
     stretches_of,
     tile_product,
     tiles_over,
-    tiling,
 )
 from .panels import gate_stride, vectors_of_panel
 from .workers import first_row
@@ -370,8 +369,7 @@ def _step_of_panels(
     hidden = Terms(H, H, 0, walk.h_before, 0, walk.h_row)
     terms = inputs.count + H
     tiles = tiles_over(rows)
-    halves = halves_of(vectors, rows)
-    heights = tiling(vectors if halves == 1 else 2, rows)
+    heights = product_tiling(vectors, rows)
     start = panels + panel * panel_size
     first_weights = start + (1 + I + H - terms) * 4 * gate
     for number in range(stretches):
@@ -394,8 +392,8 @@ def _step_of_panels(
                 place = place + row * gates_row
             tile_product(
                 vectors,
-                halves,
                 height,
+                heights.halves,
                 start,
                 projected or number > 0,
                 rows_of(inputs, 0, row),

@@ -18,10 +18,12 @@ from ..simd.tile import (
 )
 from ..simd.vector import load_first, store_first, width
 
-# Rows of the tallest tile by the vectors in a row, up to 4: 8 8 6 6 where there are 32 registers,
+# Rows of the tallest tile by the vectors in a row, up to 4: 8 6 6 6 where there are 32 registers,
 # 6 6 4 3 of 16.
 _TALLEST = tuple(cpu.tile_rows(vectors) for vectors in range(1, 5))
 ROWS = _TALLEST[3]
+# And of the tallest one in halves of a panel's row (`halves_for_rows`).
+_TALLEST_HALVED = max(cpu.halved_rows())
 _MANY_REGISTERS = ROWS > 3
 # Tiles that ask for the weights that come next: those behind them can ask for something else.
 _ASKING_TILES = 4
@@ -35,6 +37,7 @@ class Tiling(NamedTuple):
     count: int
     height: int
     higher: int
+    halves: int  # in which each takes the rows of a panel
 
 
 @inlined
@@ -45,10 +48,10 @@ def tiling(vectors, rows):
     """
     tallest = 1 if vectors > 4 else _TALLEST[vectors - 1]
     if rows <= tallest:  # a division takes as long as five terms of a small tile
-        return Tiling(1, rows, 0)
+        return Tiling(1, rows, 0, 1)
     count = (rows + tallest - 1) // tallest
     height = rows // count
-    return Tiling(count, height, rows - count * height)
+    return Tiling(count, height, rows - count * height, 1)
 
 
 def halves_for_rows(vectors, rows):
@@ -58,10 +61,18 @@ def halves_for_rows(vectors, rows):
     two tiles of 4, 232 in one of 8; of 1024 units 142 and 167). Where the weights are read three
     times it is no gain to read them twice.
     """
-    return 2 if vectors == 4 and ROWS < rows <= _TALLEST[1] else 1
+    return 2 if vectors == 4 and ROWS < rows <= _TALLEST_HALVED else 1
 
 
-halves_of = inlined(halves_for_rows)
+_halves_of = inlined(halves_for_rows)
+
+
+@inlined
+def product_tiling(vectors, rows):
+    """Cut the rows of a product into tiles, which may be higher in halves of a panel's rows."""
+    if _halves_of(vectors, rows) == 2:
+        return Tiling(1, rows, 0, 2)
+    return tiling(vectors, rows)
 
 
 @inlined
@@ -237,8 +248,8 @@ def _next_run(run, second):
 @device
 def tile_product(
     vectors,
-    halves,
     rows,
+    halves,
     start,
     continued,
     first,
@@ -255,10 +266,8 @@ def tile_product(
     ----------
     vectors : int
         In a row of the product: those of a panel, up to 4; or 8 or 16, of panels of 4.
-    halves : int
-        From `halves_of`.
-    rows : int
-        From `height_of`.
+    rows, halves : int
+        From `height_of` and `product_tiling`.
     start, continued : Pointer, bool
         Every row's sums start from the vectors at `start`, those of the panels as far apart as the
         weights; or, if they are continued, from what stands in `out`.
@@ -389,8 +398,7 @@ def product(
         size = panel_rows * across
         first_weights = panel + (1 + skipped) * across
         wanted = min(left, across)
-        halves = halves_of(vectors * together, rows)
-        heights = tiling(vectors * together if halves == 1 else 2, rows)
+        heights = product_tiling(vectors * together, rows)
         for number in range(stretches):
             stretch = stretch_of(terms, number, stretches)
             weights = first_weights + stretch.before * across
@@ -413,8 +421,8 @@ def product(
                             copy_columns(height, wanted, target, out.row, scratch, across)
                     tile_product(
                         vectors * together,
-                        halves,
                         height,
+                        heights.halves,
                         panel,
                         begun,
                         rows_of(first, block, row),

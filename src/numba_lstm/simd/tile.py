@@ -269,18 +269,31 @@ def _emit_terms(builder: Any, tile: Tile, terms: int, slots: _Slots, strides: _S
         builder.store(moved, slot)
 
 
+def _heights(vectors: int, panel_vectors: int = 0) -> range:
+    """Rows that tiles have: those that the registers hold, and one row where it is several panels.
+
+    A part of a panel's row is taken by those that its whole row has no tile for.
+    """
+    if vectors < panel_vectors:
+        return cpu.halved_rows()
+    return range(1, 1 + (cpu.tile_rows(vectors) if vectors <= PANEL_VECTORS else 1))
+
+
 def _emit_heights(
-    builder: Any, dtype: Any, vectors: int, height: Any, emit: Callable[[Tile], None]
+    builder: Any,
+    dtype: Any,
+    vectors: int,
+    heights: range,
+    height: Any,
+    emit: Callable[[Tile], None],
 ) -> None:
     """Emit what `emit` does with the tile of a height known at run time only.
 
-    For every height that the registers hold (`cpu.tile_rows`; one row where it is wider than a
-    panel); for another nothing is done.
+    For one that is not among `heights` nothing is done.
     """
     done = builder.append_basic_block("done")
     switch = builder.switch(height, done)
-    tallest = cpu.tile_rows(vectors) if vectors <= PANEL_VECTORS else 1
-    for rows in range(1, tallest + 1):
+    for rows in heights:
         block = builder.append_basic_block(f"rows{rows}")
         switch.add_case(ir.Constant(height.type, rows), block)
         builder.position_at_end(block)
@@ -367,7 +380,9 @@ def tile_sum(
             value = builder.load(slots.tile)
             _emit_tile_store(builder, tile, value, target, row_stride, between)
 
-        _emit_heights(builder, weights.dtype, vectors.literal_value, height, sum_products)
+        width = vectors.literal_value
+        heights = _heights(width, panel_vectors.literal_value)
+        _emit_heights(builder, weights.dtype, width, heights, height, sum_products)
         return context.get_dummy_value()
 
     return types.void(vectors, panel_vectors, types.int64, following, task), generate
@@ -410,7 +425,8 @@ def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> A
                 with otherwise:
                     _emit_tile_store(builder, tile, total, target, weights_row, none)
 
-        _emit_heights(builder, out.dtype, vectors.literal_value, height, sum_products)
+        width = vectors.literal_value
+        _emit_heights(builder, out.dtype, width, _heights(width), height, sum_products)
         return context.get_dummy_value()
 
     return types.void(vectors, types.int64, task), generate
