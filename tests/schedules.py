@@ -1,6 +1,21 @@
-"""Ways in which the workers of a call may come by: in turn, backwards, or at once."""
+"""Ways in which a call is cut, and its workers may come by: in turn, backwards, or at once."""
 
 import threading
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from numba_lstm.workspace import layout
+
+
+@contextmanager
+def laid_out_with(**replaced):
+    """Layouts of the present calls only, with something else in their module."""
+    layout.cache_clear()
+    try:
+        with patch.multiple("numba_lstm.workspace", **replaced):
+            yield
+    finally:
+        layout.cache_clear()
 
 
 def one_after_another(order):

@@ -1,7 +1,6 @@
 """Sequences that are gone through in pieces: the same bits in less memory, or in less time."""
 
 import tracemalloc
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 import numba_lstm as nl
 from numba_lstm import workspace
+from schedules import laid_out_with
 
 
 def results(checkpoint, T, B, sizes, **options):
@@ -66,11 +66,9 @@ def spans(lstm, T, B, checkpoint, threads):
 )
 def test_spans_have_the_same_bits(T, B, sizes, options, checkpoint, threads):
     whole = results(None, T, B, sizes, **options, threads=1)
-    with patch.object(workspace, "_SPAN", 0):
-        workspace.layout.cache_clear()
+    with laid_out_with(_SPAN=0):
         cut = spans(nl.LSTM(*sizes, **options), T, B, checkpoint, threads)
         in_spans = results(checkpoint, T, B, sizes, **options, threads=threads)
-    workspace.layout.cache_clear()
     assert (len(cut) > 1) == (checkpoint is not None or not options.get("bidirectional"))
     for expected, found in zip(whole, in_spans, strict=True):
         np.testing.assert_array_equal(found, expected)

@@ -545,10 +545,11 @@ def test_sizes_beyond_all_memory(build, size):
 
 @pytest.mark.parametrize("size", [2**62, 2**63, 2**64, 2**70, 10**400], ids=str)
 def test_plans_beyond_64_bits(size):
-    lstm = nl.LSTM(I, H)
+    lstm = nl.LSTM(I, H, 2)
     for ask in (lstm.plan, lstm.workspace_nbytes):
-        with pytest.raises(ValueError, match="T and B must be such that 64 bits number"):
-            ask(size, size, training=True)
+        for training in (False, True):
+            with pytest.raises(ValueError, match="T and B must be such that 64 bits number"):
+                ask(size, size, training=training)
 
 
 def test_too_many_segments_are_refused():

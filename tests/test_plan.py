@@ -84,7 +84,7 @@ def test_tiles_are_full():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_row_alone_takes_two_whole_panels_at_once(dtype):
     lanes = cpu.lanes(np.dtype(dtype).itemsize)
-    lstm = nl.LSTM(3, lanes + 2, 2, dtype=dtype, threads=1, seed=0)
+    lstm = nl.LSTM(3, lanes + 1, 2, dtype=dtype, threads=1, seed=0)
 
     def whole(B, *, training=False, config=lstm.config):
         return layout(config, 9, B, training, 1).whole_panels

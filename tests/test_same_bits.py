@@ -5,14 +5,13 @@ import platform
 import secrets
 import subprocess
 import sys
-from contextlib import contextmanager
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from numba_lstm import schedule
 from numba_lstm.workspace import layout
+from schedules import laid_out_with
 from strategies import Case
 
 SEED = int(os.environ.get("NUMBA_LSTM_SEED", 0))
@@ -99,13 +98,9 @@ def workers(monkeypatch):
     layout.cache_clear()
 
 
-@contextmanager
 def small_cache(numbers):
     """A CPU whose L2 cache keeps so few numbers that sums go on panel by panel in stretches."""
-    layout.cache_clear()
-    with patch("numba_lstm.workspace.cached_numbers", lambda itemsize: numbers):
-        yield
-    layout.cache_clear()
+    return laid_out_with(cached_numbers=lambda itemsize: numbers)
 
 
 def check(case, random):
@@ -122,6 +117,11 @@ def check(case, random):
         assert_same(inferred(lstm, x, h0, c0, threads=threads), forward, f"inference, {what}")
     checkpointed = trained(case, *arrays, threads=2, checkpoint=int(random.integers(1, 20)))
     assert_same(checkpointed, whole, f"checkpoints, {case}")
+    threads, checkpoint = (int(random.integers(1, 8)) for _ in range(2))
+    with laid_out_with(_SPAN=0):
+        for segments in (None, checkpoint):
+            spans = trained(case, *arrays, threads=threads, checkpoint=segments)
+            assert_same(spans, whole, f"spans, {segments} steps a segment, {threads}, {case}")
 
     with small_cache(int(random.choice([0, 1000, 3000, 10000]))):
         assert_same(trained(case, *arrays, threads=2), whole, f"small cache, {case}")

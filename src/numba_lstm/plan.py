@@ -88,8 +88,9 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     halves = halves_for_rows(4, rows)
     tiles = max(1, -(-rows // ROWS)) if halves == 1 else 1
     height = max(1, -(-rows // tiles))
-    panels_of_cell = -(-config.hidden_size // cpu.lanes(itemsize))
-    panels = panels_for_rows(height, panels_of_cell)
+    W = cpu.lanes(itemsize)
+    narrow = not held.whole_panels and 0 < config.hidden_size % W <= W // 2
+    panels = panels_for_rows(height, -(-config.hidden_size // W) - narrow)
     packed = packed_layout(config, held.whole_panels)
     if split.wave:
         shared = "layers"

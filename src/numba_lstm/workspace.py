@@ -23,7 +23,7 @@ from .schedule import FEW_ROWS, LONGEST_CHUNK, Split, inference_split, training_
 from .simd import cpu
 from .validation import FloatArray, integer
 
-# Steps' gates that backward goes through at once: so many times what `cached_numbers` tells.
+# Backward goes at once through as many steps as have so many times `cached_numbers` of gates.
 _SPAN = 6
 # Rows whose distance is a multiple of this fall into the same sets of the L1 cache.
 _ALIASING_BYTES = 4096
@@ -52,7 +52,8 @@ class _Places:
 
     def take_apart(self, workers: int, count: int) -> tuple[int, int]:
         """Take a place for each worker; returns the first, and how far on the next one's is."""
-        onwards = _up(count, self._line) + self._line * (_APART_BYTES // CACHE_LINE)
+        between = _APART_BYTES // CACHE_LINE * self._line if workers > 1 else 0
+        onwards = _up(count, self._line) + between
         return self.take(workers, onwards), onwards
 
 
@@ -228,7 +229,7 @@ class Layout:
         Which packed weights it reads (`packed_layout`).
     span : int
         Steps of a piece that backward goes through at once: a multiple of those of a block of
-        weight gradients.
+        weight gradients. 0 without training.
     """
 
     call: NDArray[Any]
@@ -303,13 +304,14 @@ def _span(config: LSTMConfig, T: int, B: int, pieces: tuple[Piece, ...], cached:
     """Steps that backward goes through at once: gates, then at once the weight gradients.
 
     What backward has from memory the weight gradients then have from the caches. That is worth most
-    where units are few: one thread went through T365 B256 I32 H64 at 149 GFLOP/s with all steps at
-    once and at 181 with four, through T60 B800 I6 H64 in two layers at 160 and 185. But the sums of
-    weight gradients are gone through once for every span, and must stay in the L2 cache.
+    where units are few: one thread went through T365 B256 I32 H64 at 145 GFLOP/s with all steps at
+    once and at 178 so, through T60 B800 I6 H64 in two layers at 162 and 184; half or twice as many
+    steps are as fast. But the sums of weight gradients are gone through once for every span, and
+    must stay in the L2 cache.
     """
     H = config.hidden_size
     block = max(1, BLOCK_TERMS // max(1, B))
-    both_ways = any(last - first > 1 for first, last in (piece.directions for piece in pieces))
+    both_ways = config.bidirectional and len(pieces) == 1
     if both_ways or 4 * H * (1 + config.most_terms) > cached:
         return _up(max(1, T), block)
     numbers_of_step = 4 * H * max(1, B) * config.num_layers
@@ -338,6 +340,11 @@ def layout(
     Returns
     -------
     Layout
+
+    Raises
+    ------
+    OverflowError
+        If 64 bits do not number what the call needs.
     """
     itemsize = config.numpy_dtype.itemsize
     W = cpu.lanes(itemsize)
@@ -371,7 +378,7 @@ def layout(
     cut = panels * 4 * W * config.most_terms > cached
     sums = max(TILE_VECTORS, 4 * rows if cut else 0) * W
     block = BLOCK_TERMS * min(TASK_FEATURES, 1 + config.most_terms) if training else 0
-    sizes["scratch"], sizes["scratch_size"] = places.take_apart(workers, max(sums, block))
+    sizes["scratch"], sizes["scratch_apart"] = places.take_apart(workers, max(sums, block))
     flags = slice(0, 0)
     if split.tasks or split.wave:
         sizes["tasks"] = split.tasks
@@ -398,18 +405,19 @@ def layout(
     cells = packed.cells.copy()
     state = room_rows * int(cells[0]["state_row"])
     cells["gates_panel"] = gates_panel
-    if not training:
+    one_by_one = not (training or split.tasks or split.wave)
+    if training:
+        sizes["rooms_apart"] = _APART_BYTES // itemsize
+    else:
         # Who has rows of its own goes through the cells one after another, all in the same room.
         room = _Places(itemsize)
-        cells["gates"] = room.take(panels, gates_panel)
-        cells["h"], cells["c"] = room.take(2, state), room.take(state)
-        one_by_one = not (split.tasks or split.wave)
-        first, apart = places.take_apart(workers if one_by_one else len(cells), room.size)
+        in_room = {
+            "gates": room.take(panels, gates_panel),
+            "h": room.take(2, state),
+            "c": room.take(state),
+        }
+        rooms, apart = places.take_apart(workers if one_by_one else len(cells), room.size)
         sizes["rooms_apart"] = apart if one_by_one else 0
-        for name in ("gates", "h", "c"):
-            cells[name] += first + (0 if one_by_one else apart * np.arange(len(cells)))
-    else:
-        sizes["rooms_apart"] = _APART_BYTES // itemsize
     for index, cell in enumerate(cells):
         layer, direction = divmod(index, D)
         below = cells[(layer - 1) * D]
@@ -422,6 +430,9 @@ def layout(
             cell["partial"] = places.take(
                 panels, 1 + int(cell["inputs"]) + config.hidden_size, 4, W
             )
+        else:
+            for name, place in in_room.items():
+                cell[name] = rooms + (0 if one_by_one else index * apart) + place
         if direction == 1:
             for shared in ("outputs", "doutputs", "source"):
                 cell[shared] = cells[index - 1][shared]
@@ -435,6 +446,8 @@ def layout(
         if layer > 0:
             copied = training and config.dropout > 0
             cell["source"] = places.take(kept, outputs_size) if copied else below["outputs"]
+    if places.size > np.iinfo(np.int64).max:
+        raise OverflowError("64 bits do not number what the call needs")
     span = _span(config, T, B, pieces, cached) if training else 0
     return Layout(call, cells, places.size, split, flags, pieces, whole_panels, span)
 

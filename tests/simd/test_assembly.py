@@ -48,8 +48,8 @@ def product_loops(kernel, dtype):
     return [body for body in innermost_loops(assembly) if any("vfmadd" in i for i in body)]
 
 
-def product_of(rows, vectors):
-    """Kernel that sums a product in a tile."""
+def product_of(rows, vectors, of_panel):
+    """Kernel that sums a product in a tile, of all or some vectors of a panel."""
 
     @numba.njit
     def product(values, row_stride, steps, weights, panel, out):
@@ -57,7 +57,7 @@ def product_of(rows, vectors):
         terms = Terms(steps, steps, steps, address(values, 0), 0, row_stride)
         place = Place(address(out, 0), 0, row_stride, panel)
         task = (place, steps, _run_of(terms, 0, 0), terms, start, panel, start, steps, steps, place)
-        tile_sum(vectors, vectors, rows, _next_run, task)
+        tile_sum(vectors, of_panel, rows, _next_run, task)
 
     return product
 
@@ -68,12 +68,12 @@ def touches_the_stack(line):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("vectors", [4, 3, 2, 1])
-def test_inner_loop(vectors, dtype):
-    rows = cpu.tile_rows(vectors)
+@pytest.mark.parametrize(("vectors", "of_panel"), [(4, 4), (3, 3), (2, 2), (1, 1), (2, 4)])
+def test_inner_loop(vectors, of_panel, dtype):
+    rows = cpu.tile_rows(vectors) if vectors == of_panel else max(cpu.halved_rows())
     size = rows * vectors
     terms = 2 if size > 8 else 1
-    loops = product_loops(product_of(rows, vectors), dtype)
+    loops = product_loops(product_of(rows, vectors, of_panel), dtype)
     (loop,) = [body for body in loops if sum("vfmadd" in line for line in body) == terms * size]
     suffix = "ps" if dtype == np.float32 else "pd"
     register = REGISTER[cpu.vector_bits()]
@@ -95,12 +95,11 @@ def test_a_tile_that_does_not_fit_is_seen_to_spill(monkeypatch):
     """The check itself: one row too many leaves its accumulators on the stack."""
     too_tall = cpu.vector_registers() // 4
     monkeypatch.setattr(cpu, "tile_rows", lambda vectors: too_tall)
-    loops = product_loops(product_of(too_tall, 4), np.float32)
+    loops = product_loops(product_of(too_tall, 4, 4), np.float32)
     assert any(touches_the_stack(line) for loop in loops for line in loop)
 
 
-@pytest.mark.parametrize("halves", [1, 2])
-def test_tallest_tile_of_a_step_stays_in_registers(halves):
+def test_tallest_tile_of_a_step_stays_in_registers():
     """In its place among the jumps to the next run and the other heights, where registers are few.
 
     Where a step's tile was once kept on the stack in part, the loop by itself was as it should be.
@@ -114,13 +113,12 @@ def test_tallest_tile_of_a_step_stays_in_registers(halves):
         place = Place(address(out, 0), 0, size, panel)
         terms, upcoming = Stretch(0, size), Upcoming(start, 0, size)
         tile_product(
-            4, size, halves, start, False, inputs, hidden, terms, start, panel, upcoming, place
+            4, size, size, start, False, inputs, hidden, terms, start, panel, upcoming, place
         )
 
     array = numba.types.Array(numba.float32, 1, "C")
     step.compile((array, numba.int64, array, numba.int64, array))
-    rows = cpu.tile_rows(4) if halves == 1 else max(cpu.halved_rows())
-    tile = rows * 4 // halves
+    tile = cpu.tile_rows(4) * 4
     for assembly in step.inspect_asm().values():
         lines = [line.split("#")[0].strip() for line in assembly.splitlines()]
         edges = [i for i, line in enumerate(lines) if line.endswith(":") or line[:1] == "j"]

@@ -26,6 +26,7 @@ WIDTHS = {
     512: {},
 }
 NEEDED = {128: {"avx", "fma"}, 256: {"avx2", "fma"}, 512: {"avx512f"}}
+ENGINE = ("gradients", "lstm", "plan", "same_bits", "stream")
 SCRIPT = """
 import sys
 import pytest
@@ -75,5 +76,5 @@ def test_same_bits(bits):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_engine(bits):
-    paths = ("kernels", "test_gradients.py", "test_lstm.py", "test_stream.py", "test_same_bits.py")
+    paths = ["kernels", *(f"test_{name}.py" for name in ENGINE)]
     run_tests(bits, *paths, "-m", "exhaustive or not exhaustive")

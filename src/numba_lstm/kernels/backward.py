@@ -75,7 +75,7 @@ def state_gradients(call, cell, workspace, first, room):
 class StepBack(NamedTuple):
     """Where a step back finds everything, for the rows from one on, and how far on the next does.
 
-    What it finds no further on is not named.
+    dh and dc stay where they are.
     """
 
     gates: Pointer
@@ -294,7 +294,7 @@ def input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, en
 def _worker_backward(call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers):
     first = first_row(call.batch, worker, workers)
     rows = first_row(call.batch, worker + 1, workers) - first
-    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     for above in range(call.last_layer - call.first_layer):
         layer = call.last_layer - 1 - above
         for direction in range(call.first_direction, call.last_direction):
@@ -487,7 +487,7 @@ def _room_of_task(task, features):
 
 @spliced
 def _worker_gradients(call, cells, x, gradients, workspace, worker, workers):
-    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     lanes = width(scratch)
     row_size = 4 * lanes
     D = call.directions

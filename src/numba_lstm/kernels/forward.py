@@ -7,7 +7,7 @@ time it reads the one of t + 1.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from numba import prange
 
@@ -146,13 +146,21 @@ class Walk(NamedTuple):
     gates_step: int
 
 
-@device
-def walk_from(call, cells, index, past, where):
-    """Begin to walk `past` steps into this call's piece, with the rows from `first` on.
+class Surroundings(NamedTuple):
+    """What a worker walks among."""
 
-    Their states and gates stand in a room of their own, or among those of all rows.
-    """
-    source, y, workspace, scratch, first, room = where
+    source: Source
+    y: Any
+    workspace: Any
+    scratch: Pointer
+    first: int  # of its rows
+    room: int  # in which their states and gates stand in inference: a worker's own, or 0
+
+
+@device
+def walk_from(call, cells, index, past, surroundings):
+    """Begin to walk `past` steps into this call's piece, with some rows."""
+    source, y, workspace, scratch, first, room = surroundings
     B = call.batch
     room_rows = call.room_rows
     cell = cells[index]
@@ -545,7 +553,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
     first = first_row(B, worker, workers)
     rows = first_row(B, worker + 1, workers) - first
     steps = call.stop - call.start
-    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     chunk = call.ahead if call.ahead > 0 else max(1, steps)
     for layer in range(call.first_layer, call.last_layer):
         source = source_of_layer(call, cells, layer, x, workspace)
@@ -553,7 +561,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
             index = layer * D + direction
             cell = cells[index]
             panels = address(packed, cell.panels + worker * call.packed_apart)
-            where = (source, y, workspace, scratch, first, worker)
+            where = Surroundings(source, y, workspace, scratch, first, worker)
             walk = walk_from(call, cells, index, 0, where)
             begin_states(call, cell, index, h0, c0, first, rows, walk, workspace)
             for past in range(0, steps, chunk):

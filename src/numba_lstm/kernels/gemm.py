@@ -145,7 +145,8 @@ def stretches_of(terms, columns, tiles, cached, lanes):
 
     A fifth of what it keeps leaves room for the next stretch, which the tiles ask for, and for
     their rows: 4600 terms took 113 GFLOP/s at once, and 179 in stretches of 1024 to 512. A sum
-    that waits in memory for its next stretch goes on with the same bits.
+    that waits in memory for its next stretch goes on with the same bits. (7 and 8 rows, which are
+    one tile in halves, are cut as two: a half then asks for the other not far ahead.)
     """
     longest = max(1, cached // (5 * 4 * lanes))
     if tiles < 2 or terms * columns <= cached:
@@ -186,9 +187,9 @@ def _part_of_tile(upcoming, terms):
     """Where a tile begins to ask for weights, how far on with every term, and what beside it.
 
     A single tile does not give the time: a row that asks 4 KiB ahead of itself takes as long at
-    H 2048, and 2 % longer where L2 holds the weights. Four have asked for all there is, a line
-    each time, and two by two lines (12 rows of 1024 units, from memory: 124 GFLOP/s by every other
-    line, 190 by both). Then it is a line over and over.
+    H 2048, and 2 % longer where L2 holds the weights. Four have asked for all there is, a vector
+    each time, and two by two vectors (12 rows of 1024 units, from memory: 124 GFLOP/s by every
+    other one, 190 by both). Then it is a line over and over.
     """
     weights, tile, tiles = upcoming
     if tiles < 2 or tile >= _ASKING_TILES:

@@ -40,9 +40,11 @@ CALL = np.dtype(
             "kept",  # first step of which gates and cell states are kept
             "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
-            "scratch_size",
-            "room_rows",  # rows that states and gates have room for side by side
-            "rooms_apart",  # from a worker's room to the next one's; 0 where all are in one
+            "scratch_apart",  # from a worker's scratch to the next one's
+            "room_rows",  # rows that states and gates have room for: B, or those of a worker
+            # from a worker's h, c and gates to the next one's, 0 where all share them; in training
+            # between the rows of two workers in dh and dc
+            "rooms_apart",
             "packed_apart",  # from a worker's packed weights to the next one's; 0 if it is the same
             "tasks",  # into which the units of a direction are cut where workers share them; else 0
             "wave",  # steps of a layer taken at once where workers share out the layers; else 0
@@ -74,7 +76,8 @@ CELL = np.dtype(
             "weight_ih",
             "weight_hh",
             "bias",  # -1 if there is none
-            # in the workspace
+            # in the workspace; where workers infer rows of their own, h, c and gates of the first
+            # one, which are the same for all cells
             "h",  # (2, room_rows, state_row), the newest two; inference only
             "c",  # (c_slots, room_rows, state_row)
             "gates",  # (H / W, gate_steps, room_rows, 4, W); dgates after backward
@@ -83,10 +86,10 @@ CELL = np.dtype(
             "source",  # the same of the layer below, with dropout
             "doutputs",  # gradients of the outputs; unused in the last layer
             "marks",  # (segments, 2, B, state_row): h and c before each; training only
-            "dh",  # (B, state_row)
-            "dc",  # (B, state_row)
-            "partial",  # (H / W, 1 + I + H, 4, W): sums of weight gradients between pieces; where
-            # there is one piece, room for those of a task for each worker
+            "dh",  # (B, state_row), the rows of workers apart
+            "dc",  # the same
+            "partial",  # (H / W, 1 + I + H, 4, W): sums of weight gradients between spans; where
+            # there is one, room for those of a task for each worker
         )
     ]
 )

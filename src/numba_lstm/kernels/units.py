@@ -17,6 +17,7 @@ from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import width
 from .forward import (
+    Surroundings,
     begin_states,
     drop_outputs,
     end_states,
@@ -52,7 +53,8 @@ def _stage(own, layer, stage, kind, past, some):
         panel = first_panel(part, call.tasks, panels, grain)
         last = first_panel(part + 1, call.tasks, panels, grain)
         weights = address(packed, cell.panels)
-        walk = walk_from(call, cells, index, past, (source, y, workspace, scratch, 0, 0))
+        where = Surroundings(source, y, workspace, scratch, 0, 0)
+        walk = walk_from(call, cells, index, past, where)
         if kind == 1:
             run_steps(call, cell, weights, panel, last, B, some, walk, past)
         elif kind == 0:
@@ -71,7 +73,7 @@ def _stage(own, layer, stage, kind, past, some):
 
 @spliced
 def _worker_units(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
-    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers)
     steps = call.stop - call.start
     chunk = call.ahead if call.ahead > 0 else max(1, steps)

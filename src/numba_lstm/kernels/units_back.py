@@ -85,7 +85,7 @@ def _stage(own, layer, stage, kind, later, some):
 def _worker_units_back(
     call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers
 ):
-    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     own = (call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers)
     stages = call.stop - call.start + 1
     # Whoever has all units of a direction waits for nobody.

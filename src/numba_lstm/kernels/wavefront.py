@@ -16,6 +16,7 @@ from ..simd.atomic import announce, claim, observed
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from .forward import (
+    Surroundings,
     begin_states,
     end_states,
     run_chunk,
@@ -46,7 +47,7 @@ def _take_chunk(own, layer, past, some):
     cell = cells[layer]
     panels = address(packed, cell.panels)
     source = source_of_layer(call, cells, layer, x, workspace)
-    where = (source, y, workspace, scratch, 0, 0)
+    where = Surroundings(source, y, workspace, scratch, 0, 0)
     walk = walk_from(call, cells, layer, past, where)
     if past == 0:
         begin_states(call, cell, layer, h0, c0, 0, B, walk, workspace)
@@ -58,7 +59,7 @@ def _take_chunk(own, layer, past, some):
 
 @spliced
 def _worker_wavefront(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
-    scratch = address(workspace, call.scratch + worker * call.scratch_size)
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch)
     steps, layers, chunk = call.stop - call.start, call.layers, call.wave
     chunks = (steps + chunk - 1) // chunk
