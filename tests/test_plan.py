@@ -118,3 +118,27 @@ def test_errors():
         lstm.plan(1, None)
     with pytest.raises(TypeError, match="training must be True or False"):
         lstm.plan(1, 1, training=1)
+
+
+@pytest.mark.skipif(cpu.vector_bits() != 512, reason="tiles of 32 registers")
+@pytest.mark.parametrize(
+    ("near", "B", "H", "split"),
+    [
+        (True, 24, 384, "rows"),
+        (False, 24, 384, "units"),
+        (True, 16, 384, "units"),
+        (True, 24, 1024, "units"),
+        (True, 5, 384, "units"),
+    ],
+)
+def test_full_tiles_share_out_rows_where_weights_are_near(
+    two_threads, monkeypatch, near, B, H, split
+):
+    level2 = 1 << 20
+    monkeypatch.setattr(cpu, "level3_is_near", lambda: near)
+    monkeypatch.setattr(cpu, "cache_sizes", lambda: (48 << 10, level2, 32 << 20))
+    layout.cache_clear()
+    try:
+        assert nl.LSTM(H, H).plan(30, B).split == split
+    finally:
+        layout.cache_clear()

@@ -91,6 +91,14 @@ def cache_sizes() -> tuple[int, int, int]:
     return sizes[1], sizes[2], sizes[3]
 
 
+def level3_is_near() -> bool:
+    """Whether a core reads its L3 cache at more than half the pace of L2: so on AMD's Zen.
+
+    Measured 120 and 190 GB/s on Zen 5; on Intel's server CPUs 30 and 180.
+    """
+    return cpu_name().startswith("znver")
+
+
 @functools.cache
 def model_name() -> str:
     """The CPU's name as its maker writes it."""
