@@ -5,7 +5,7 @@ through layers and steps: gates become dgates in place, and dx follows from them
 workers share out the weight gradients, each of which is a sum over all steps and rows. Its terms
 (t, row) are summed in blocks, each from zero, and the blocks are added up in the order in which the
 first part comes by; where a block begins depends on T, B and t alone, so the bits do not depend on
-the number of workers, nor on the pieces in which the sequence is gone through.
+the number of workers, nor on the spans in which the sequence is gone through.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def recurrent_step_back(call, cell, packed, first_panel, last_panel, rows, place
 def begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows, room):
     """Put the gradients of the states behind the sequence in their places, or leave what is there.
 
-    In the midst of the sequence that is what the piece behind this one has left.
+    In the midst of the sequence that is what the steps behind these have left.
     """
     cell = cells[index]
     if at_end(call, cell):
@@ -502,7 +502,7 @@ def _worker_gradients(call, cells, x, gradients, workspace, worker, workers):
             panel_tasks, feature_tasks = _tasks_of_gradients(panels, features, workers)
             tasks = panel_tasks * feature_tasks
             first_task = (worker - before) % workers
-            # Sums that need not wait for the next piece: one task's after another's in the room of
+            # Sums that need not wait for the next span: one task's after another's in the room of
             # this worker's largest task, where they stay in its L2 cache.
             largest = Task(0, 0, 0, 0)
             for number in range(first_task, tasks, workers):

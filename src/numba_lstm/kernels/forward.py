@@ -109,19 +109,19 @@ def kept_gates(call, cell, workspace, step):
 
 @inlined
 def step_at(call, cell, past):
-    """Step that a cell takes after so many others of this call's piece."""
+    """Step that a cell takes after so many others of those at hand."""
     return call.stop - 1 - past if cell.reverse == 1 else call.start + past
 
 
 @inlined
 def at_begin(call, cell):
-    """Whether this call's piece holds the first step that a cell takes."""
+    """Whether the first step that a cell takes is at hand."""
     return step_at(call, cell, 0) == cell.reverse * (call.steps - 1)
 
 
 @inlined
 def at_end(call, cell):
-    """Whether this call's piece holds the last step that a cell takes."""
+    """Whether the last step that a cell takes is at hand."""
     return step_at(call, cell, call.stop - call.start - 1) == (1 - cell.reverse) * (call.steps - 1)
 
 
@@ -159,7 +159,7 @@ class Surroundings(NamedTuple):
 
 @device
 def walk_from(call, cells, index, past, surroundings):
-    """Begin to walk `past` steps into this call's piece, with some rows."""
+    """Begin to walk `past` steps into those at hand, with some rows."""
     source, y, workspace, scratch, first, room = surroundings
     B = call.batch
     room_rows = call.room_rows
@@ -170,9 +170,8 @@ def walk_from(call, cells, index, past, surroundings):
     step = step_at(call, cell, past)
     onwards = 1 - 2 * cell.reverse
     lanes = width(scratch)
-    row_within = first if call.training == 1 else 0
     apart = room * call.rooms_apart
-    state = row_within * cell.state_row
+    state = first * cell.state_row if call.training == 1 else 0
     slot = room_rows * cell.state_row
     row = outputs_row(call, cell)
 
@@ -209,8 +208,7 @@ def walk_from(call, cells, index, past, surroundings):
         gates = kept_gates(call, cell, workspace, step) + first * 4 * lanes
     elif call.ahead > 0:
         gates_step = room_rows * 4 * lanes
-        gates = address(workspace, cell.gates + apart + row_within * 4 * lanes)
-        gates = gates + past % call.ahead * gates_step
+        gates = address(workspace, cell.gates + apart) + past % call.ahead * gates_step
     return Walk(
         source.start + (step * source.step + first * source.row),
         source.row,
