@@ -7,6 +7,7 @@ import numba_lstm as nl
 from numba_lstm import workspace
 from numba_lstm.simd import cpu
 from numba_lstm.workspace import layout
+from schedules import laid_out_with
 
 
 @pytest.fixture
@@ -134,11 +135,6 @@ def test_errors():
 def test_full_tiles_share_out_rows_where_weights_are_near(
     two_threads, monkeypatch, near, B, H, split
 ):
-    level2 = 1 << 20
     monkeypatch.setattr(cpu, "level3_is_near", lambda: near)
-    monkeypatch.setattr(cpu, "cache_sizes", lambda: (48 << 10, level2, 32 << 20))
-    layout.cache_clear()
-    try:
+    with laid_out_with(cached_numbers=lambda itemsize: (1 << 19) // itemsize):
         assert nl.LSTM(H, H).plan(30, B).split == split
-    finally:
-        layout.cache_clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import LSTMConfig
-from .kernels.gemm import ROWS, halves_for_rows, panels_for_rows
+from .kernels.gemm import halves_for_rows, panels_for_rows, tiles_for_rows
 from .schedule import piece_split
 from .simd import cpu
 from .workspace import layout, packed_layout
@@ -86,12 +86,11 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     workers = split.workers
     rows = B if split.tasks or split.wave else -(-B // workers)
     halves = halves_for_rows(4, rows)
-    tiles = max(1, -(-rows // ROWS)) if halves == 1 else 1
+    tiles = max(1, tiles_for_rows(rows)) if halves == 1 else 1
     height = max(1, -(-rows // tiles))
-    W = cpu.lanes(itemsize)
-    narrow = not held.whole_panels and 0 < config.hidden_size % W <= W // 2
-    panels = panels_for_rows(height, -(-config.hidden_size // W) - narrow)
     packed = packed_layout(config, held.whole_panels)
+    whole_panels = int(packed.cells["gate_columns"][0]) // (4 * cpu.lanes(itemsize))
+    panels = panels_for_rows(height, whole_panels)
     if split.wave:
         shared = "layers"
     elif split.tasks:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import LSTMConfig
-from .kernels.gemm import ROWS
+from .kernels.gemm import tiles_for_rows
 from .simd import cpu
 
 # A worker with less to do than this (some 10 us) costs more to wake than it saves.
@@ -133,20 +133,24 @@ def _split_of_layers(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     return Split(workers, 0, reason, wave)
 
 
+def _weights(config: LSTMConfig) -> int:
+    """Numbers in the weights of a direction of a layer, of the largest layer."""
+    return 4 * config.hidden_size * config.most_terms
+
+
 def _held(config: LSTMConfig, cached: int) -> bool:
     """Whether L2 holds the weights of any direction of a layer, with seven eighths of its room.
 
     Sharing out rows and units is as fast at 1.6 to 2 times `cached` (B16 H232 270 and 293 GFLOP/s,
     B20 307 and 298).
     """
-    return 4 * config.hidden_size * config.most_terms <= cached * 7 // 4
+    return _weights(config) <= cached * 7 // 4
 
 
 def _near(config: LSTMConfig, rows: int) -> bool:
     """Whether tiles of a worker's rows use weights from L3 as fast as they come."""
-    tiles = -(-rows // ROWS)
-    size = 4 * config.hidden_size * config.most_terms * config.numpy_dtype.itemsize
-    full = rows // tiles >= _ROWS_OF_A_FULL_TILE
+    size = _weights(config) * config.numpy_dtype.itemsize
+    full = rows // tiles_for_rows(rows) >= _ROWS_OF_A_FULL_TILE
     return full and size <= _BYTES_OF_NEAR_WEIGHTS and cpu.level3_is_near()
 
 

@@ -396,9 +396,9 @@ def layout(
         # One direction after the other reads the upper layer's when it is checkpointed.
         count = 2 if D == 2 and checkpointed else 1
         doutputs = [places.take(kept, outputs_size) for _ in range(count)]
-    # One row takes two whole panels in one tile, and a narrow one by itself, after the other: for
-    # its 68 ns of products and activations, one after another, whichever it is (H 18: 149 ns a
-    # step, 101 in whole panels). More panels are as fast or slower, and so are more rows.
+    # One row takes two whole panels in one tile, but a narrow one after the whole one (H 18: 149 ns
+    # a step, and 101 in whole panels). Where there are more panels, or more rows, padding the last
+    # panel is no gain or a loss.
     whole_panels = not training and rows == 1 and W < config.hidden_size <= W + W // 2
     packed = packed_layout(config, whole_panels)
     sizes["packed_apart"] = packed.forward_size if split.copies > 1 else 0

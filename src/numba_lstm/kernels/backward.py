@@ -44,6 +44,7 @@ from .gemm import (
     no_terms,
     outer_products,
     product,
+    tiles_over,
 )
 from .panels import gate_stride, vectors_of_panel
 from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
@@ -66,7 +67,7 @@ def _store_units(vector, place, units):
 
 
 @inlined
-def state_gradients(call, cell, workspace, first, room):
+def _state_gradients(call, cell, workspace, first, room):
     """Where dh and dc of the rows from one on stand, apart from those of other workers."""
     place = first * cell.state_row + room * call.rooms_apart
     return address(workspace, cell.dh + place), address(workspace, cell.dc + place)
@@ -99,7 +100,7 @@ def step_back(call, cells, index, dy, workspace, later, first, room):
     layer = index // call.directions
     direction = index - layer * call.directions
     step = step_at(call, cell, call.stop - call.start - 1 - later)
-    dh, dc = state_gradients(call, cell, workspace, first, room)
+    dh, dc = _state_gradients(call, cell, workspace, first, room)
     gates = kept_gates(call, cell, workspace, step)
     c_after = kept_cell_state(call, cell, workspace, step) + first * cell.state_row
     onwards = 2 * cell.reverse - 1
@@ -209,7 +210,7 @@ def begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows, room):
     """
     cell = cells[index]
     if at_end(call, cell):
-        dh, dc = state_gradients(call, cell, workspace, first, room)
+        dh, dc = _state_gradients(call, cell, workspace, first, room)
         load_state(dh_n, index, call, cell, first, rows, dh)
         load_state(dc_n, index, call, cell, first, rows, dc)
 
@@ -219,7 +220,7 @@ def end_back(call, cells, index, dh0, dc0, workspace, first, rows, room):
     """Give the gradients of the states before the sequence, once its begin is reached."""
     cell = cells[index]
     if at_begin(call, cell):
-        dh, dc = state_gradients(call, cell, workspace, first, room)
+        dh, dc = _state_gradients(call, cell, workspace, first, room)
         save_state(dh, cell.state_row, index, call, cell, first, rows, dh0)
         save_state(dc, cell.state_row, index, call, cell, first, rows, dc0)
 
@@ -452,7 +453,7 @@ def _tasks_of_gradients(panels, features, workers):
     feature_tasks = (features + TASK_FEATURES - 1) // TASK_FEATURES
     while panel_tasks * feature_tasks % workers != 0:
         feature_tasks += 1
-    return panel_tasks, min(feature_tasks, (features + ROWS - 1) // ROWS)
+    return panel_tasks, min(feature_tasks, tiles_over(features))
 
 
 @inlined

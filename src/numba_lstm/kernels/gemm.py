@@ -133,10 +133,12 @@ def rows_of(terms, block, row):
     return Terms(terms.count, terms.run, terms.next_run, values, terms.block, terms.row)
 
 
-@inlined
-def tiles_over(rows):
+def tiles_for_rows(rows):
     """Tiles of so many rows over a panel of four vectors."""
     return (rows + ROWS - 1) // ROWS
+
+
+tiles_over = inlined(tiles_for_rows)
 
 
 @inlined
@@ -194,9 +196,9 @@ def _part_of_tile(upcoming, terms):
     weights, tile, tiles = upcoming
     if tiles < 2 or tile >= _ASKING_TILES:
         return weights, 0, 0
-    lines = max(1, _ASKING_TILES // tiles)
-    lane = width(weights)
-    return weights + tile * terms * lines * lane, lines * lane, (lines - 1) * lane
+    lanes = width(weights)
+    step = max(1, _ASKING_TILES // tiles) * lanes
+    return weights + tile * terms * step, step, step - lanes
 
 
 class _Run(NamedTuple):
