@@ -19,16 +19,16 @@ def laid_out_with(**replaced):
 
 
 def one_after_another(order):
-    def share_out(serial, parallel, arguments, workers):
+    def share_out(kernel, arguments, workers):
         for worker in order(workers):
-            serial(*arguments, worker, workers)
+            kernel(*arguments, worker, workers)
 
     return share_out
 
 
-def at_once(serial, parallel, arguments, workers):
+def at_once(kernel, arguments, workers):
     threads = [
-        threading.Thread(target=serial, args=(*arguments, worker, workers))
+        threading.Thread(target=kernel, args=(*arguments, worker, workers))
         for worker in range(workers)
     ]
     for thread in threads:

@@ -21,8 +21,8 @@ ORDER = re.findall(
     r"[\w.]+",
     """
     jit
-    simd.cpu simd.pointer simd.vector simd.tile simd.mode simd.atomic
-    kernels.tables kernels.workers kernels.activations
+    simd.cpu simd.pointer simd.vector simd.tile simd.mode simd.atomic simd.native
+    kernels.region kernels.tables kernels.workers kernels.activations
     kernels.gemm kernels.transposition kernels.panels
     kernels.cell kernels.dropout kernels.forward kernels.units kernels.backward
     kernels.units_back kernels.wavefront kernels.step kernels.rows

@@ -24,10 +24,10 @@ calls = int(sys.argv[1])
 shared_out = {"rows": 0, "units": 0}
 share_out = threads.share_out
 
-def counting(serial, parallel, arguments, workers):
+def counting(kernel, arguments, workers):
     if workers > 1:
-        shared_out["units" if serial.__name__ == "lstm_units" else "rows"] += 1
-    share_out(serial, parallel, arguments, workers)
+        shared_out["units" if kernel.__name__ == "lstm_units" else "rows"] += 1
+    share_out(kernel, arguments, workers)
 
 threads.share_out = counting
 

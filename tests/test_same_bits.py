@@ -78,10 +78,10 @@ class Workers:
         self.random = random
         self.calls = 0
 
-    def share_out(self, serial, parallel, arguments, workers):
+    def share_out(self, kernel, arguments, workers):
         self.calls += workers > 1
         for worker in self.random.permutation(workers):
-            serial(*arguments, int(worker), workers)
+            kernel(*arguments, int(worker), workers)
 
 
 @pytest.fixture

@@ -25,10 +25,10 @@ def shares(monkeypatch):
     """The number of workers of every kernel that is called, which one thread runs one by one."""
     counted = []
 
-    def share_out(serial, parallel, arguments, workers):
+    def share_out(kernel, arguments, workers):
         counted.append(workers)
         for worker in range(workers):
-            serial(*arguments, worker, workers)
+            kernel(*arguments, worker, workers)
 
     monkeypatch.setattr(threads, "share_out", share_out)
     return counted
@@ -233,16 +233,13 @@ def regions(monkeypatch):
     if threads.available() < 2 or threads.layer() == "workqueue":
         pytest.skip("calls enter no parallel region here")
     seen = []
-    share_out = threads.share_out
+    region = threads.all_shares
 
-    def observed(serial, parallel, arguments, workers):
-        def region(*arguments):
-            seen.append((workers, *settings_of_host()))
-            parallel(*arguments)
+    def observed(entry, arguments, workers):
+        seen.append((workers, *settings_of_host()))
+        region(entry, arguments, workers)
 
-        share_out(serial, region, arguments, workers)
-
-    monkeypatch.setattr(threads, "share_out", observed)
+    monkeypatch.setattr(threads, "all_shares", observed)
     return seen
 
 
@@ -262,17 +259,17 @@ def test_numbas_settings_are_the_hosts_again(host, regions, T, B, lstm):
     assert set(regions) == {(2, 2, 0)}
 
 
-def test_numbas_settings_are_the_hosts_again_after_an_error(host):
-    if threads.layer() == "workqueue":
-        pytest.skip("calls enter no parallel region here")
-
+@pytest.mark.usefixtures("regions")
+def test_numbas_settings_are_the_hosts_again_after_an_error(host, monkeypatch):
     def fail(*arguments):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        threads.share_out(fail, fail, (), min(2, numba.config.NUMBA_NUM_THREADS))
-    assert settings_of_host() == (1, 3)
     T, B, lstm = ROWS
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "all_shares", fail)
+        with pytest.raises(KeyboardInterrupt):
+            call(T, B, lstm, threads=2)
+    assert settings_of_host() == (1, 3)
     with pytest.raises(ValueError, match="x must have shape"):
         lstm(np.ones((T, B, 7)))
     with pytest.raises(ValueError, match="threads must be"):

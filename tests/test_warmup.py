@@ -89,6 +89,8 @@ def test_after_a_warmup_nothing_compiles():
     seen = fresh(WARM)
     every = {(name, dtype) for name in seen["signatures"] for dtype in ("float32", "float64")}
     assert {tuple(kernel) for kernel in seen["ready"]} == every
+    # The region is another one for all that have arguments of other types in common.
+    assert seen["signatures"].pop("region.all_shares") == 2 * 4
     assert set(seen["signatures"].values()) == {2}
     assert seen["lost"] == []
     assert seen["again"] == 0
@@ -118,16 +120,12 @@ def test_a_model_compiles_what_it_needs():
     seen = fresh(COMPILE)
     inference, training = seen["ready"]
     assert sorted(inference) == [
-        *("forward.lstm_forward", "forward.lstm_forward_parallel", "panels.pack_cells"),
-        *("rows.keep_rows", "step.lstm_step"),
-        *("units.lstm_units", "units.lstm_units_parallel"),
-        *("wavefront.lstm_wavefront", "wavefront.lstm_wavefront_parallel"),
+        *("forward.lstm_forward", "panels.pack_cells", "region.all_shares", "rows.keep_rows"),
+        *("step.lstm_step", "units.lstm_units", "wavefront.lstm_wavefront"),
     ]
     assert sorted(training) == [
-        *("backward.lstm_backward", "backward.lstm_backward_parallel"),
-        *("backward.lstm_gradients", "backward.lstm_gradients_parallel"),
-        "panels.pack_products",
-        *("units_back.lstm_units_back", "units_back.lstm_units_back_parallel"),
+        *("backward.lstm_backward", "backward.lstm_gradients", "panels.pack_products"),
+        *("region.all_shares", "units_back.lstm_units_back"),
     ]
     assert seen["compilations"] == 0
 
@@ -152,17 +150,15 @@ def test_with_one_thread_no_threads_start():
     assert not started
 
 
-def test_parallel_kernels_have_serial_twins():
+def test_one_region_runs_every_kernel_that_is_shared_out():
     parallel = {
         name for name, kernel in jit._kernels.items() if kernel.targetoptions.get("parallel")
     }
-    assert {name for name in jit._kernels if name.endswith("_parallel")} == parallel
-    assert parallel
-    for name in parallel:
-        twin = jit._kernels[name.removesuffix("_parallel")]
-        *shared, worker, workers = inspect.signature(twin.py_func).parameters
-        assert (worker, workers) == ("worker", "workers")
-        assert list(inspect.signature(jit._kernels[name].py_func).parameters) == [*shared, workers]
+    assert parallel == {"region.all_shares"}
+    parameters = [list(inspect.signature(k.py_func).parameters) for k in jit._kernels.values()]
+    shared_out = [names for names in parameters if "worker" in names]
+    assert shared_out
+    assert all(names[-2:] == ["worker", "workers"] for names in shared_out)
 
 
 @pytest.mark.parametrize(

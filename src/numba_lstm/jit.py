@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
+import itertools
 import pickle
 import secrets
 import sys
@@ -22,6 +24,7 @@ from typing import Any, TypeVar, cast
 import llvmlite
 import numba
 from numba import _dynfunc
+from numba._dispatcher import compute_fingerprint
 from numba.core.caching import NullCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
@@ -235,7 +238,9 @@ class _PackageCache(NullCache):
     def _report(self, sig: Any, *, compiled: bool, kept: bool) -> None:
         """Note that the kernel is ready for a signature."""
         arguments, _ = normalize_signature(sig)
-        dtypes = {str(getattr(argument, "dtype", "")) for argument in arguments}
+        nested = [argument for argument in arguments if isinstance(argument, numba.types.BaseTuple)]
+        arrays = itertools.chain(arguments, *nested)
+        dtypes = {str(getattr(array, "dtype", "")) for array in arrays}
         dtype = "float32" if "float32" in dtypes else "float64"
         seconds = time.perf_counter() - self._started
         _warm.append(WarmKernel(_name(self._function), dtype, seconds, compiled, kept))
@@ -304,21 +309,48 @@ def compile_alike(kernel: Callable[..., Any], model: Callable[..., Any]) -> None
         cast(Any, kernel).compile(signature)
 
 
-def compile_parallel_twins(*kernels: Callable[..., Any]) -> None:
-    """Compile or load parallel kernels for the types that their serial twins are ready for.
+def compile_region(region: Callable[..., Any], *kernels: Callable[..., Any]) -> None:
+    """Compile or load a parallel region for all types of arguments that kernels are ready for.
 
     Parameters
     ----------
+    region : callable
+        ``region(entry, arguments, workers)`` runs all shares of the kernel at an address.
     *kernels : callable
-        Serial entry points, ``k(..., worker, workers)``; the twin is ``k_parallel(..., workers)``.
-        All that have one by default.
+        Entry points ``k(*arguments, worker, workers)``; all there are by default.
     """
-    names = {_name(cast(Any, kernel).py_func) for kernel in kernels} or _kernels.keys()
-    for name in names:
-        twin = _kernels.get(f"{name}_parallel")
-        if twin is not None:
-            for *shared, _worker, workers in _kernels[name].signatures:
-                twin.compile((*shared, workers))
+    for kernel in kernels or _kernels.values():
+        dispatcher = cast(Any, kernel)
+        if inspect.signature(dispatcher.py_func).parameters.keys() >= {"worker", "workers"}:
+            for *shared, _worker, workers in dispatcher.signatures:
+                arguments = numba.types.BaseTuple.from_types(shared)
+                cast(Any, region).compile((numba.int64, arguments, workers))
+
+
+# Where the machine code begins, by the kernel and what Numba tells types of arguments by.
+_entries: dict[tuple[Any, bytes], int] = {}
+
+
+def entry_of(kernel: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
+    """Address of the machine code of a kernel, which is compiled or loaded if that is still to do.
+
+    Parameters
+    ----------
+    kernel : callable
+        An entry point ``k(*arguments, worker, workers)``.
+    arguments : tuple
+        Like those that it is to be called with.
+    """
+    key = (kernel, compute_fingerprint(arguments))
+    entry = _entries.get(key)
+    if entry is None:
+        dispatcher = cast(Any, kernel)
+        types = (*map(numba.typeof, arguments), numba.int64, numba.int64)
+        dispatcher.compile(types)
+        compiled = dispatcher.overloads[types]
+        name = compiled.fndesc.llvm_func_name
+        entry = _entries[key] = int(compiled.library.get_pointer_to_function(name))
+    return entry
 
 
 def _linked(function: Function, forceinline: bool) -> Function:
@@ -353,8 +385,5 @@ def kernel(function: Function) -> Function:
 
 
 def parallel_kernel(function: Function) -> Function:
-    """Compile an entry point with ``prange``.
-
-    Kept apart from its serial twin because loading it starts Numba's threading layer.
-    """
+    """Compile an entry point with ``prange``: loading it starts Numba's threading layer."""
     return _entry_point(function, numba.njit(parallel=True, **_OPTIONS)(function))

@@ -368,7 +368,6 @@ class Linear(Layer):
                 sizes = (rows, source.shape[-1], packed, out.shape[-1], cached)
                 threading_of_kernels.share_out(
                     kernels.linear_product,
-                    kernels.linear_product_parallel,
                     (flat(source), *sizes, flat(out), scratches),
                     workers,
                 )
@@ -503,7 +502,6 @@ class Linear(Layer):
                 sizes = (rows.count, self.in_features, self.out_features)
                 threading_of_kernels.share_out(
                     kernels.linear_gradients,
-                    kernels.linear_gradients_parallel,
                     (flat(rows.array), flat(dy), *sizes, *self._split(target), scratches),
                     workers,
                 )

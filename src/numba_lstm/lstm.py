@@ -16,9 +16,14 @@ from . import threads as threading_of_kernels
 from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .jit import WarmKernel
-from .kernels import backward, forward, units, units_back, wavefront
+from .kernels.backward import lstm_backward, lstm_gradients
+from .kernels.forward import lstm_forward
 from .kernels.panels import pack_cells, pack_products
+from .kernels.region import all_shares
 from .kernels.tables import CALL
+from .kernels.units import lstm_units
+from .kernels.units_back import lstm_units_back
+from .kernels.wavefront import lstm_wavefront
 from .layer import Layer
 from .memory import flat
 from .packing import PackedWeights
@@ -46,14 +51,6 @@ from .workspace import Layout, Piece, Workspace, WorkspacePool, layout, packed_l
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-_BY_ROWS = (forward.lstm_forward, forward.lstm_forward_parallel)
-_BY_UNITS = (units.lstm_units, units.lstm_units_parallel)
-_BY_LAYERS = (wavefront.lstm_wavefront, wavefront.lstm_wavefront_parallel)
-_BY_ROWS_BACK = (backward.lstm_backward, backward.lstm_backward_parallel)
-_BY_UNITS_BACK = (units_back.lstm_units_back, units_back.lstm_units_back_parallel)
-_GRADIENTS = (backward.lstm_gradients, backward.lstm_gradients_parallel)
 
 
 class _Sequence(NamedTuple):
@@ -348,14 +345,14 @@ class LSTM(Layer):
         y, (h, c) = results
         if split.tasks or split.wave:
             workspace[plan.flags] = 0
-        kernels = _BY_LAYERS if split.wave else _BY_UNITS if split.tasks else _BY_ROWS
+        kernel = lstm_wavefront if split.wave else lstm_units if split.tasks else lstm_forward
         panels = self._forward_panels[plan.whole_panels]
         packed = panels.lease(split.copies)
         try:
             h0, c0 = state if state[0].size == 0 else map(flat, state)
             arrays = (flat(sequence.array), h0, c0, y.ravel(), h.ravel(), c.ravel())
             arguments = (call, plan.cells, packed.buffer, *arrays, workspace)
-            threading_of_kernels.share_out(*kernels, arguments, split.workers)
+            threading_of_kernels.share_out(kernel, arguments, split.workers)
         finally:
             panels.give_back(packed)
 
@@ -587,7 +584,7 @@ class LSTM(Layer):
         checkpointed = len(plan.pieces) > 1
         # One split for all: in the midst of the sequence a worker leaves gradients to itself.
         split = self._piece_split(plan.pieces[0], sequence, plan, threads)
-        kernels = _BY_UNITS_BACK if split.tasks else _BY_ROWS_BACK
+        kernel = lstm_units_back if split.tasks else lstm_backward
         x = flat(sequence.array)
         with self._backward_panels.borrow() as packed, self.gradients.edit():
             back = (call, plan.cells, flat(packed), *map(flat, arrays), workspace)
@@ -602,11 +599,10 @@ class LSTM(Layer):
                 for start, stop in plan.spans_back(piece):
                     call["start"], call["stop"] = start, stop
                     workspace[plan.flags] = 0
-                    threading_of_kernels.share_out(*kernels, back, split.workers)
+                    threading_of_kernels.share_out(kernel, back, split.workers)
                     operations = self.config.operations(stop - start, sequence.B)
-                    threading_of_kernels.share_out(
-                        *_GRADIENTS, sums, task_workers(threads, operations)
-                    )
+                    workers = task_workers(threads, operations)
+                    threading_of_kernels.share_out(lstm_gradients, sums, workers)
 
     def workspace_nbytes(
         self,
@@ -687,8 +683,6 @@ class LSTM(Layer):
             If `training` is no bool.
         """
         wanted = boolean("training", training)
-        # Kernels that share out rows, and those that share out something else.
-        shared = [(_BY_ROWS[0], _BY_UNITS[0]), (_BY_ROWS[0], _BY_LAYERS[0])]
         with jit.warming() as ready:
             # Kernels know sizes at run time only: those of the smallest model are this one's.
             smallest = LSTM(1, 1, dtype=self.config.dtype, threads=1)
@@ -698,13 +692,13 @@ class LSTM(Layer):
             if wanted:
                 smallest.forward(y)
                 smallest.backward(y)
-                shared += [(_BY_ROWS_BACK[0], _BY_UNITS_BACK[0])]
             if self.threads != 1:
-                for by_rows, otherwise in shared:
-                    jit.compile_alike(otherwise, by_rows)
-                    jit.compile_parallel_twins(by_rows, otherwise)
+                jit.compile_alike(lstm_units, lstm_forward)
+                jit.compile_alike(lstm_wavefront, lstm_forward)
+                jit.compile_region(all_shares, lstm_forward)
                 if wanted:
-                    jit.compile_parallel_twins(_GRADIENTS[0])
+                    jit.compile_alike(lstm_units_back, lstm_backward)
+                    jit.compile_region(all_shares, lstm_backward, lstm_gradients)
         return ready
 
     # State dictionaries, with PyTorch's names.

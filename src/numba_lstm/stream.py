@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from . import threads as threading_of_kernels
 from .config import LSTMConfig
-from .kernels.forward import lstm_forward, lstm_forward_parallel
+from .kernels.forward import lstm_forward
 from .kernels.rows import keep_rows
 from .kernels.step import STEP, lstm_step
-from .kernels.units import lstm_units, lstm_units_parallel
+from .kernels.units import lstm_units
 from .memory import aligned_zeros, flat, writable
 from .packing import PackedCopy, PackedWeights
 from .validation import (
@@ -226,12 +226,12 @@ class Stream:
     def _share_out(self, packed: FloatArray, x: FloatArray, y: FloatArray) -> None:
         """Run a step on several threads."""
         plan, h, c = self._plan, flat(self._h), flat(self._c)
-        kernels = (lstm_forward, lstm_forward_parallel)
+        kernel = lstm_forward
         if plan.split.tasks:
-            kernels = (lstm_units, lstm_units_parallel)
+            kernel = lstm_units
             self._workspace[plan.flags] = 0
         arguments = (plan.call, plan.cells, packed, x, h, c, y, h, c, self._workspace)
-        threading_of_kernels.share_out(*kernels, arguments, self._workers)
+        threading_of_kernels.share_out(kernel, arguments, self._workers)
 
     def process(self, chunk: Any, *, out: FloatArray | None = None) -> FloatArray:
         """Take several steps.

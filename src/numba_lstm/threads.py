@@ -22,6 +22,8 @@ from typing import Any
 import numba
 from numba.np.ufunc import parallel as numba_pool
 
+from . import jit
+from .kernels.region import all_shares
 from .simd import cpu
 from .validation import integer
 
@@ -149,45 +151,39 @@ def _own_threads() -> ThreadPoolExecutor:
 
 
 def _share_out_among_own_threads(
-    serial: Callable[..., None], arguments: tuple[Any, ...], workers: int
+    kernel: Callable[..., None], arguments: tuple[Any, ...], workers: int
 ) -> None:
     """Run the first share on this thread, and the others on our own."""
     futures: list[Future[None]] = []
     try:
         for worker in range(1, workers):
-            futures.append(_own_threads().submit(serial, *arguments, worker, workers))
+            futures.append(_own_threads().submit(kernel, *arguments, worker, workers))
     except RuntimeError:
         # As the interpreter ends, after the main thread, no thread is started any more.
         if threading.main_thread().is_alive():
             raise
     for worker in (0, *range(1 + len(futures), workers)):
-        serial(*arguments, worker, workers)
+        kernel(*arguments, worker, workers)
     for future in futures:
         future.result()
 
 
-def share_out(
-    serial: Callable[..., None],
-    parallel: Callable[..., None],
-    arguments: tuple[Any, ...],
-    workers: int,
-) -> None:
+def share_out(kernel: Callable[..., None], arguments: tuple[Any, ...], workers: int) -> None:
     """Run all workers of a kernel.
 
     Parameters
     ----------
-    serial : callable
-        ``serial(*arguments, worker, workers)`` does one worker's share.
-    parallel : callable
-        ``parallel(*arguments, workers)`` does all shares in one parallel region.
+    kernel : callable
+        ``kernel(*arguments, worker, workers)`` does one worker's share.
     arguments : tuple
     workers : int
         At most `available`.
     """
     if workers == 1:
-        serial(*arguments, 0, 1)
+        kernel(*arguments, 0, 1)
     elif not _state.forked_from_pool and layer() != "workqueue":
+        entry = jit.entry_of(kernel, arguments)
         with _mask(workers):
-            parallel(*arguments, workers)
+            all_shares(entry, arguments, workers)
     else:
-        _share_out_among_own_threads(serial, arguments, workers)
+        _share_out_among_own_threads(kernel, arguments, workers)

@@ -10,11 +10,7 @@ import numpy as np
 from . import jit
 from . import threads as threading_of_kernels
 from .jit import WarmKernel
-from .kernels.backward import lstm_backward
-from .kernels.forward import lstm_forward
-from .kernels.units import lstm_units
-from .kernels.units_back import lstm_units_back
-from .kernels.wavefront import lstm_wavefront
+from .kernels.region import all_shares
 from .layers import Embedding, Linear, Sequential
 from .losses import mse, softmax_cross_entropy
 from .lstm import LSTM
@@ -67,6 +63,7 @@ def warmup(
     most = threading_of_kernels.check(threads)
     with jit.warming() as ready:
         for dtype in wanted:
+            LSTM(1, 1, dtype=dtype, threads=most).compile(training=for_training)
             # Kernels know sizes at run time only, so the smallest model needs all of them.
             model = Sequential(
                 Embedding(1, 1, dtype=dtype),
@@ -76,15 +73,10 @@ def warmup(
             )
             tokens = np.zeros((1, 1), np.int64)
             model(tokens)
-            model.stream().step(tokens[0], active=[False])
             if for_training:
                 _train(model, tokens)
         if most != 1:
-            jit.compile_alike(lstm_units, lstm_forward)
-            jit.compile_alike(lstm_wavefront, lstm_forward)
-            if for_training:
-                jit.compile_alike(lstm_units_back, lstm_backward)
-            jit.compile_parallel_twins()
+            jit.compile_region(all_shares)
     return ready
 
 

@@ -89,9 +89,9 @@ def test_same_bits_in_training(
     alone = trained(lstm, x, hx, dy, dhx, 1, threads=1)
     called = set()
 
-    def share_out(serial, parallel, arguments, workers):
-        called.add(serial.__name__)
-        SCHEDULES[schedule_of_workers](serial, parallel, arguments, workers)
+    def share_out(kernel, arguments, workers):
+        called.add(kernel.__name__)
+        SCHEDULES[schedule_of_workers](kernel, arguments, workers)
 
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
     monkeypatch.setattr("numba_lstm.threads.share_out", share_out)

@@ -35,9 +35,9 @@ def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_worke
     alone = lstm(x, hx, threads=1)
     called = set()
 
-    def share_out(serial, parallel, arguments, workers):
-        called.add(serial.__name__)
-        SCHEDULES[schedule_of_workers](serial, parallel, arguments, workers)
+    def share_out(kernel, arguments, workers):
+        called.add(kernel.__name__)
+        SCHEDULES[schedule_of_workers](kernel, arguments, workers)
 
     monkeypatch.setattr("numba_lstm.threads.available", lambda: threads)
     monkeypatch.setattr("numba_lstm.threads.share_out", share_out)

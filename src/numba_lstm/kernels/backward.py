@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import prange
-
-from ..jit import device, inlined, kernel, parallel_kernel, spliced
+from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, fetch
 from ..simd.vector import broadcast, load, load_first, store, store_first, width
@@ -291,22 +289,6 @@ def input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, en
             )
 
 
-@spliced
-def _worker_backward(call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers):
-    first = first_row(call.batch, worker, workers)
-    rows = first_row(call.batch, worker + 1, workers) - first
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
-    for above in range(call.last_layer - call.first_layer):
-        layer = call.last_layer - 1 - above
-        for direction in range(call.first_direction, call.last_direction):
-            index = layer * call.directions + direction
-            begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows, worker)
-            _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows, worker)
-            end_back(call, cells, index, dh0, dc0, workspace, first, rows, worker)
-        begin, end = call.start, call.stop
-        input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, first, rows)
-
-
 @inlined
 def _features_between(first, last, segment_first, segment_last):
     """Start within a segment of features, and number, of those that lie in [first, last)."""
@@ -486,8 +468,65 @@ def _room_of_task(task, features):
     return task.first_panel * features + across * task.first
 
 
-@spliced
-def _worker_gradients(call, cells, x, gradients, workspace, worker, workers):
+@kernel
+def lstm_backward(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers):
+    """One worker's rows back through the LSTM.
+
+    Parameters
+    ----------
+    calls : (1,) array of CALL
+    cells : (L D,) array of CELL
+    packed : array
+        Recurrent and input panels, read.
+    dy : array
+        Gradient of the output, laid out like y, or empty for zeros; read.
+    dh_n, dc_n : array
+        (L D, B, H) gradients of the states after, or empty for zeros; read.
+    dx : array
+        Gradient of the input, laid out like x; assigned if it is wanted.
+    dh0, dc0 : array
+        (L D, B, H) gradients of the states before, assigned; may be dh_n and dc_n.
+    workspace : array
+        c is read; gates become dgates; dh, dc and doutputs are assigned.
+    worker, workers : int
+        Which share of the rows, of how many.
+    """
+    mode = enter_default_mode()
+    call = calls[0]
+    first = first_row(call.batch, worker, workers)
+    rows = first_row(call.batch, worker + 1, workers) - first
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    for above in range(call.last_layer - call.first_layer):
+        layer = call.last_layer - 1 - above
+        for direction in range(call.first_direction, call.last_direction):
+            index = layer * call.directions + direction
+            begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows, worker)
+            _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows, worker)
+            end_back(call, cells, index, dh0, dc0, workspace, first, rows, worker)
+        begin, end = call.start, call.stop
+        input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, first, rows)
+    restore_mode(mode)
+
+
+@kernel
+def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
+    """One worker's share of the weight gradients, after all have gone back through the steps.
+
+    Parameters
+    ----------
+    calls : (1,) array of CALL
+    cells : (L D,) array of CELL
+    x : array
+        Input of the forward pass, read.
+    gradients : array
+        Flat gradients, laid out like the parameters; accumulated into, or assigned.
+    workspace : array
+        dgates and outputs are read; partial sums are assigned.
+    worker, workers : int
+        Which share of the tasks, of how many.
+    """
+    mode = enter_default_mode()
+    call = calls[0]
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     lanes = width(scratch)
     row_size = 4 * lanes
@@ -529,76 +568,4 @@ def _worker_gradients(call, cells, x, gradients, workspace, worker, workers):
                     scratch,
                 )
             before += tasks
-
-
-@kernel
-def lstm_backward(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers):
-    """One worker's rows back through the LSTM.
-
-    Parameters
-    ----------
-    calls : (1,) array of CALL
-    cells : (L D,) array of CELL
-    packed : array
-        Recurrent and input panels, read.
-    dy : array
-        Gradient of the output, laid out like y, or empty for zeros; read.
-    dh_n, dc_n : array
-        (L D, B, H) gradients of the states after, or empty for zeros; read.
-    dx : array
-        Gradient of the input, laid out like x; assigned if it is wanted.
-    dh0, dc0 : array
-        (L D, B, H) gradients of the states before, assigned; may be dh_n and dc_n.
-    workspace : array
-        c is read; gates become dgates; dh, dc and doutputs are assigned.
-    worker, workers : int
-        Which share of the rows, of how many.
-    """
-    mode = enter_default_mode()
-    _worker_backward(
-        calls[0], cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers
-    )
     restore_mode(mode)
-
-
-@kernel
-def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
-    """One worker's share of the weight gradients, after all have gone back through the steps.
-
-    Parameters
-    ----------
-    calls : (1,) array of CALL
-    cells : (L D,) array of CELL
-    x : array
-        Input of the forward pass, read.
-    gradients : array
-        Flat gradients, laid out like the parameters; accumulated into, or assigned.
-    workspace : array
-        dgates and outputs are read; partial sums are assigned.
-    worker, workers : int
-        Which share of the tasks, of how many.
-    """
-    mode = enter_default_mode()
-    _worker_gradients(calls[0], cells, x, gradients, workspace, worker, workers)
-    restore_mode(mode)
-
-
-@parallel_kernel
-def lstm_backward_parallel(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, workers):
-    """All workers' rows at once; see `lstm_backward`."""
-    for worker in prange(workers):
-        mode = enter_default_mode()
-        share = int(worker)
-        _worker_backward(
-            calls[0], cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, share, workers
-        )
-        restore_mode(mode)
-
-
-@parallel_kernel
-def lstm_gradients_parallel(calls, cells, x, gradients, workspace, workers):
-    """All workers' shares at once; see `lstm_gradients`."""
-    for worker in prange(workers):
-        mode = enter_default_mode()
-        _worker_gradients(calls[0], cells, x, gradients, workspace, int(worker), workers)
-        restore_mode(mode)

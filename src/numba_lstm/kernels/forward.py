@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba import prange
-
-from ..jit import device, inlined, kernel, parallel_kernel, spliced
+from ..jit import device, inlined, kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, fetch
 from ..simd.tile import keep_loop
@@ -610,13 +608,3 @@ def lstm_forward(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker
     mode = enter_default_mode()
     forward_rows(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers)
     restore_mode(mode)
-
-
-@parallel_kernel
-def lstm_forward_parallel(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, workers):
-    """All workers' rows at once; see `lstm_forward`."""
-    for worker in prange(workers):
-        mode = enter_default_mode()
-        share = int(worker)
-        forward_rows(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, share, workers)
-        restore_mode(mode)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from numba import prange
-
-from ..jit import device, kernel, parallel_kernel, spliced
+from ..jit import device, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import load_first, store, width
@@ -25,28 +23,6 @@ from .workers import first_row
 _TASK_OUTPUTS = 48
 # Vectors that a worker needs for its sums and for a block of inputs.
 GRADIENT_VECTORS = (_TASK_OUTPUTS + BLOCK_TERMS) * 4
-
-
-@spliced
-def _worker_product(values, rows, terms, packed, columns, cached, out, scratches, worker, workers):
-    first = first_row(rows, worker, workers)
-    count = first_row(rows, worker + 1, workers) - first
-    source = address(values, first * terms)
-    lanes = width(source)
-    product(
-        1,
-        count,
-        Terms(terms, terms, 0, source, 0, terms),
-        no_terms(source),
-        address(packed, 0),
-        1 + terms,
-        0,
-        columns,
-        False,
-        cached,
-        address(scratches, worker * TILE_VECTORS * lanes),
-        Place(address(out, first * columns), 0, columns, 4 * lanes),
-    )
 
 
 @kernel
@@ -70,20 +46,25 @@ def linear_product(values, rows, terms, packed, columns, cached, out, scratches,
         Which share of the rows, of how many.
     """
     mode = enter_default_mode()
-    _worker_product(values, rows, terms, packed, columns, cached, out, scratches, worker, workers)
+    first = first_row(rows, worker, workers)
+    count = first_row(rows, worker + 1, workers) - first
+    source = address(values, first * terms)
+    lanes = width(source)
+    product(
+        1,
+        count,
+        Terms(terms, terms, 0, source, 0, terms),
+        no_terms(source),
+        address(packed, 0),
+        1 + terms,
+        0,
+        columns,
+        False,
+        cached,
+        address(scratches, worker * TILE_VECTORS * lanes),
+        Place(address(out, first * columns), 0, columns, 4 * lanes),
+    )
     restore_mode(mode)
-
-
-@parallel_kernel
-def linear_product_parallel(values, rows, terms, packed, columns, cached, out, scratches, workers):
-    """All workers' rows at once; see `linear_product`."""
-    for worker in prange(workers):
-        share = int(worker)
-        mode = enter_default_mode()
-        _worker_product(
-            values, rows, terms, packed, columns, cached, out, scratches, share, workers
-        )
-        restore_mode(mode)
 
 
 @device
@@ -145,24 +126,6 @@ def _bias_gradient(dy, rows, outputs, bias):
             bias[output] += added
 
 
-@spliced
-def _worker_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, worker, workers):
-    lanes = width(address(x, 0))
-    size = GRADIENT_VECTORS * lanes
-    scratch = address(scratches, worker * size)
-    task = 0
-    for column in range(0, inputs, 4 * lanes):
-        for first in range(0, outputs, _TASK_OUTPUTS):
-            if task % workers == worker:
-                last = min(outputs, first + _TASK_OUTPUTS)
-                _gradient_task(
-                    x, dy, rows, inputs, outputs, first, last, column, address(weight, 0), scratch
-                )
-            task += 1
-    if bias.size > 0 and task % workers == worker:
-        _bias_gradient(address(dy, 0), rows, outputs, bias)
-
-
 @kernel
 def linear_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, worker, workers):
     """One worker's share of ``weight += dy.T @ x`` and ``bias += sum of dy over the rows``.
@@ -185,15 +148,18 @@ def linear_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, work
         Which share of the tasks, of how many.
     """
     mode = enter_default_mode()
-    _worker_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, worker, workers)
+    lanes = width(address(x, 0))
+    size = GRADIENT_VECTORS * lanes
+    scratch = address(scratches, worker * size)
+    task = 0
+    for column in range(0, inputs, 4 * lanes):
+        for first in range(0, outputs, _TASK_OUTPUTS):
+            if task % workers == worker:
+                last = min(outputs, first + _TASK_OUTPUTS)
+                _gradient_task(
+                    x, dy, rows, inputs, outputs, first, last, column, address(weight, 0), scratch
+                )
+            task += 1
+    if bias.size > 0 and task % workers == worker:
+        _bias_gradient(address(dy, 0), rows, outputs, bias)
     restore_mode(mode)
-
-
-@parallel_kernel
-def linear_gradients_parallel(x, dy, rows, inputs, outputs, weight, bias, scratches, workers):
-    """All workers' shares at once; see `linear_gradients`."""
-    for worker in prange(workers):
-        share = int(worker)
-        mode = enter_default_mode()
-        _worker_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, share, workers)
-        restore_mode(mode)

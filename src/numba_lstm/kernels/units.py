@@ -9,9 +9,7 @@ keeps its share of the weights in its own cache.
 
 from __future__ import annotations
 
-from numba import prange
-
-from ..jit import device, kernel, parallel_kernel, spliced
+from ..jit import device, kernel
 from ..simd.atomic import announce, claim
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
@@ -71,28 +69,6 @@ def _stage(own, layer, stage, kind, past, some):
     wait_for(done, (stage + 1) * tasks)
 
 
-@spliced
-def _worker_units(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
-    own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers)
-    steps = call.stop - call.start
-    chunk = call.ahead if call.ahead > 0 else max(1, steps)
-    # Whoever has all units of a direction waits for nobody within a chunk.
-    together = chunk if call.tasks == 1 else 1
-    stage = 0
-    for layer in range(call.first_layer, call.last_layer):
-        # The first chunk puts the states in their places as well.
-        for past in range(0, max(1, steps), chunk):
-            end = min(steps, past + chunk)
-            _stage(own, layer, stage, 0, past, end - past)
-            stage += 1
-            for step in range(past, end, together):
-                _stage(own, layer, stage, 1, step, min(together, end - step))
-                stage += 1
-        _stage(own, layer, stage, 2, steps, 0)
-        stage += 1
-
-
 @kernel
 def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
     """One worker's part in the LSTM, by directions or units; see `lstm_forward`.
@@ -117,15 +93,23 @@ def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, 
         Which share of the units comes first, of how many.
     """
     mode = enter_default_mode()
-    _worker_units(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers)
+    call = calls[0]
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers)
+    steps = call.stop - call.start
+    chunk = call.ahead if call.ahead > 0 else max(1, steps)
+    # Whoever has all units of a direction waits for nobody within a chunk.
+    together = chunk if call.tasks == 1 else 1
+    stage = 0
+    for layer in range(call.first_layer, call.last_layer):
+        # The first chunk puts the states in their places as well.
+        for past in range(0, max(1, steps), chunk):
+            end = min(steps, past + chunk)
+            _stage(own, layer, stage, 0, past, end - past)
+            stage += 1
+            for step in range(past, end, together):
+                _stage(own, layer, stage, 1, step, min(together, end - step))
+                stage += 1
+        _stage(own, layer, stage, 2, steps, 0)
+        stage += 1
     restore_mode(mode)
-
-
-@parallel_kernel
-def lstm_units_parallel(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, workers):
-    """All workers at once; see `lstm_units`."""
-    for worker in prange(workers):
-        mode = enter_default_mode()
-        share = int(worker)
-        _worker_units(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, share, workers)
-        restore_mode(mode)

@@ -6,9 +6,7 @@ claim tasks as in `units`, and each keeps its columns of the recurrent weights i
 
 from __future__ import annotations
 
-from numba import prange
-
-from ..jit import device, kernel, parallel_kernel, spliced
+from ..jit import device, kernel
 from ..simd.atomic import announce, claim
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
@@ -81,27 +79,6 @@ def _stage(own, layer, stage, kind, later, some):
     wait_for(done, (stage + 1) * tasks)
 
 
-@spliced
-def _worker_units_back(
-    call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers
-):
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
-    own = (call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers)
-    stages = call.stop - call.start + 1
-    # Whoever has all units of a direction waits for nobody.
-    together = stages if call.tasks == 1 else 1
-    stage = 0
-    for above in range(call.last_layer - call.first_layer):
-        layer = call.last_layer - 1 - above
-        _stage(own, layer, stage, 0, 0, 0)
-        stage += 1
-        for later in range(0, stages, together):
-            _stage(own, layer, stage, 1, later, together)
-            stage += 1
-        _stage(own, layer, stage, 2, 0, 0)
-        stage += 1
-
-
 @kernel
 def lstm_units_back(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers):
     """One worker's part in going back, by directions or units; see `backward.lstm_backward`.
@@ -127,21 +104,20 @@ def lstm_units_back(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspac
         Which share of the units comes first, of how many.
     """
     mode = enter_default_mode()
-    _worker_units_back(
-        calls[0], cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, worker, workers
-    )
+    call = calls[0]
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    own = (call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers)
+    stages = call.stop - call.start + 1
+    # Whoever has all units of a direction waits for nobody.
+    together = stages if call.tasks == 1 else 1
+    stage = 0
+    for above in range(call.last_layer - call.first_layer):
+        layer = call.last_layer - 1 - above
+        _stage(own, layer, stage, 0, 0, 0)
+        stage += 1
+        for later in range(0, stages, together):
+            _stage(own, layer, stage, 1, later, together)
+            stage += 1
+        _stage(own, layer, stage, 2, 0, 0)
+        stage += 1
     restore_mode(mode)
-
-
-@parallel_kernel
-def lstm_units_back_parallel(
-    calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, workers
-):
-    """All workers at once; see `lstm_units_back`."""
-    for worker in prange(workers):
-        mode = enter_default_mode()
-        share = int(worker)
-        _worker_units_back(
-            calls[0], cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, share, workers
-        )
-        restore_mode(mode)

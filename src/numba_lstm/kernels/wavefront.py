@@ -9,9 +9,7 @@ is alone goes through all of it: there is nothing to deadlock on.
 
 from __future__ import annotations
 
-from numba import prange
-
-from ..jit import device, inlined, kernel, parallel_kernel, spliced
+from ..jit import device, inlined, kernel
 from ..simd.atomic import announce, claim, observed
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
@@ -57,31 +55,6 @@ def _take_chunk(own, layer, past, some):
         end_states(call, cell, layer, h_n, c_n, 0, B, walk, workspace)
 
 
-@spliced
-def _worker_wavefront(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
-    own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch)
-    steps, layers, chunk = call.stop - call.start, call.layers, call.wave
-    chunks = (steps + chunk - 1) // chunk
-    highest = layers * (worker + 1) // workers - 1
-    looks = 0
-    while observed(_progress(call, workspace, layers - 1)) < 2 * chunks:
-        # Its own layers from above, then the others': what is begun goes on before what waits.
-        layer = (highest - looks) % layers
-        progress = _progress(call, workspace, layer)
-        seen = observed(progress)
-        number = seen // 2
-        free = seen % 2 == 0 and number < chunks
-        if free and _is_ready(call, workspace, layer, number) and claim(progress, seen):
-            past = number * chunk
-            _take_chunk(own, layer, past, min(chunk, steps - past))
-            announce(progress)
-            looks = 0
-        else:
-            looks += 1
-            look_again(looks)
-
-
 @kernel
 def lstm_wavefront(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
     """One worker's part in the inference of a stack; see `lstm_forward`.
@@ -106,17 +79,26 @@ def lstm_wavefront(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
         Whose layers come first, of how many.
     """
     mode = enter_default_mode()
-    _worker_wavefront(calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers)
+    call = calls[0]
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch)
+    steps, layers, chunk = call.stop - call.start, call.layers, call.wave
+    chunks = (steps + chunk - 1) // chunk
+    highest = layers * (worker + 1) // workers - 1
+    looks = 0
+    while observed(_progress(call, workspace, layers - 1)) < 2 * chunks:
+        # Its own layers from above, then the others': what is begun goes on before what waits.
+        layer = (highest - looks) % layers
+        progress = _progress(call, workspace, layer)
+        seen = observed(progress)
+        number = seen // 2
+        free = seen % 2 == 0 and number < chunks
+        if free and _is_ready(call, workspace, layer, number) and claim(progress, seen):
+            past = number * chunk
+            _take_chunk(own, layer, past, min(chunk, steps - past))
+            announce(progress)
+            looks = 0
+        else:
+            looks += 1
+            look_again(looks)
     restore_mode(mode)
-
-
-@parallel_kernel
-def lstm_wavefront_parallel(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, workers):
-    """All workers at once; see `lstm_wavefront`."""
-    for worker in prange(workers):
-        mode = enter_default_mode()
-        share = int(worker)
-        _worker_wavefront(
-            calls[0], cells, packed, x, h0, c0, y, h_n, c_n, workspace, share, workers
-        )
-        restore_mode(mode)

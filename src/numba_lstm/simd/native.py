@@ -1,0 +1,30 @@
+"""Calls of a compiled kernel by the address of its machine code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba.core import types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def call_share(typing_context: Any, entry: Any, arguments: Any, worker: Any, workers: Any) -> Any:
+    """Call what begins at an address: a kernel ``k(*arguments, worker, workers)`` for these types.
+
+    Nothing tells whether it is one.
+    """
+    if not (isinstance(entry, types.Integer) and isinstance(arguments, types.containers.BaseTuple)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        place, shared, *share = values
+        kinds = (*arguments, types.int64, types.int64)
+        convention = context.call_conv
+        native = convention.get_function_type(types.none, kinds).as_pointer()
+        parts = [builder.extract_value(shared, k) for k in range(len(arguments))]
+        kernel = builder.inttoptr(place, native)
+        convention.call_function(builder, kernel, types.none, kinds, [*parts, *share])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arguments, types.int64, types.int64), generate
