@@ -138,3 +138,46 @@ def test_full_tiles_share_out_rows_where_weights_are_near(
     monkeypatch.setattr(cpu, "level3_is_near", lambda: near)
     with laid_out_with(cached_numbers=lambda itemsize: (1 << 19) // itemsize):
         assert nl.LSTM(H, H).plan(30, B).split == split
+
+
+@pytest.mark.parametrize(("T", "steps"), [(1, 0), (2, 2), (96, 96), (97, 49), (200, 67)])
+def test_chunks_of_steps_are_nearly_equal(T, steps):
+    assert nl.LSTM(4, 8, threads=1).plan(T, 1).steps_ahead == steps
+
+
+@pytest.mark.skipif(cpu.vector_bits() != 512, reason="tiles of 32 registers")
+@pytest.mark.parametrize(
+    ("near", "T", "B", "I", "training", "ahead"),
+    [
+        (True, 50, 6, 64, False, False),
+        (True, 50, 7, 64, False, True),
+        (True, 3, 7, 64, False, False),
+        (True, 50, 12, 64, False, False),
+        (True, 50, 20, 64, False, False),
+        (True, 50, 7, 8, False, False),
+        (True, 50, 32, 8, True, True),
+        (True, 50, 33, 64, True, False),
+        (False, 50, 6, 64, False, True),
+        (False, 50, 20, 64, False, True),
+        (False, 50, 20, 32, False, False),
+        (False, 50, 21, 64, False, False),
+    ],
+)
+def test_inputs_are_projected_ahead_where_weights_are_distant(
+    monkeypatch, near, T, B, I, training, ahead
+):
+    lstm = nl.LSTM(I, 64, threads=1)
+    assert not lstm.plan(T, B, training=training).steps_ahead
+    monkeypatch.setattr(cpu, "level3_is_near", lambda: near)
+    with laid_out_with(cached_numbers=lambda itemsize: 1000):
+        assert bool(lstm.plan(T, B, training=training).steps_ahead) is ahead
+
+
+def test_weights_beyond_half_of_level3_are_distant(monkeypatch):
+    monkeypatch.setattr(cpu, "level3_is_near", lambda: True)
+    lstm = nl.LSTM(64, 64, threads=1)
+    weights = 4 * 64 * 128 * 4
+    for level3, ahead in ((2 * weights, False), (2 * weights - 1, True)):
+        monkeypatch.setattr(cpu, "cache_sizes", lambda size=level3: (1 << 15, 1 << 20, size))
+        with laid_out_with(cached_numbers=lambda itemsize: 1000):
+            assert bool(lstm.plan(50, 20).steps_ahead) is ahead

@@ -33,6 +33,18 @@ _ROWS_OF_DISTANT_WEIGHTS = 18
 # B16 H384 415 445, 414 436. H 1024: 373 464.)
 _ROWS_OF_A_FULL_TILE = 5
 _BYTES_OF_NEAR_WEIGHTS = 5 << 20
+# More than a few rows gain by projecting the inputs of several steps ahead where the weights come
+# from beyond L2: the more the farther they are, the fewer the rows, and the more the inputs. From a
+# near L3 it is worth its while for rows that make low tiles. (GFLOP/s step by step and ahead, one
+# thread on Zen 5: B7 H512 213 and 227, B10 H300 217 and 228, B13 I96 H384 220 and 228, but B6 H512
+# 240 and 236, B20 H512 241 and 235, B10 I32 H256 220 and 213; from memory B7 H1024 136 and 216, B16
+# 198 and 225, B20 202 and 227, B24 233 and 237, B10 I512 157 and 198, B20 I512 233 and 225.)
+_ROWS_PROJECTED = 20
+_ROWS_PROJECTED_FROM_NEAR = 15
+# Training: B8 H650 196 and 206, B16 H1024 199 and 217, B32 227 and 230, B96 238 and 235.
+_ROWS_PROJECTED_IN_TRAINING = 32
+# Fewer steps are too low a tile (T2 B16 H512: 241 and 186, T4 the same).
+_FEWEST_STEPS_PROJECTED = 4
 # Steps whose inputs are projected ahead at once, at most.
 LONGEST_CHUNK = 96
 # Chunks of steps that a sequence is cut into where layers follow one another, and the shortest: two
@@ -138,6 +150,11 @@ def _weights(config: LSTMConfig) -> int:
     return 4 * config.hidden_size * config.most_terms
 
 
+def _bytes(config: LSTMConfig) -> int:
+    """Bytes of the weights of a direction of the largest layer."""
+    return _weights(config) * config.numpy_dtype.itemsize
+
+
 def _held(config: LSTMConfig, cached: int) -> bool:
     """Whether L2 holds the weights of any direction of a layer, with seven eighths of its room.
 
@@ -149,9 +166,8 @@ def _held(config: LSTMConfig, cached: int) -> bool:
 
 def _near(config: LSTMConfig, rows: int) -> bool:
     """Whether tiles of a worker's rows use weights from L3 as fast as they come."""
-    size = _weights(config) * config.numpy_dtype.itemsize
     full = rows // tiles_for_rows(rows) >= _ROWS_OF_A_FULL_TILE
-    return full and size <= _BYTES_OF_NEAR_WEIGHTS and cpu.level3_is_near()
+    return full and _bytes(config) <= _BYTES_OF_NEAR_WEIGHTS and cpu.level3_is_near()
 
 
 def _panels(config: LSTMConfig) -> int:
@@ -252,6 +268,39 @@ def piece_split(split: Split, directions: int, threads: int, B: int, operations:
     if workers == 1:
         return Split(1, 0, "a second worker would cost more than it saves, or is not allowed")
     return Split(workers, 0, _ROWS_APART.format(-(-B // workers)))
+
+
+def projects_ahead(config: LSTMConfig, T: int, rows: int, training: bool, cached: int) -> bool:
+    """Whether the inputs of several steps are projected ahead of the recurrence.
+
+    Taking several steps as its rows, where that is possible, a tile is full, and reads the inputs'
+    weights once for all of them. A few rows gain by that wherever the weights come from.
+
+    Parameters
+    ----------
+    config : LSTMConfig
+    T, rows : int
+        Steps of the call, and rows of a worker.
+    training : bool
+    cached : int
+        Numbers of a matrix that a core's L2 cache keeps: half of it.
+
+    Returns
+    -------
+    bool
+    """
+    if T == 1 or rows <= FEW_ROWS:
+        return T > 1
+    if T < _FEWEST_STEPS_PROJECTED or _weights(config) <= cached:
+        return False
+    if training:  # which keeps the gates anyway
+        return rows <= _ROWS_PROJECTED_IN_TRAINING
+    inputs_by_units = config.most_terms / config.hidden_size - 1
+    _, _, level3 = cpu.cache_sizes()
+    if cpu.level3_is_near() and 2 * _bytes(config) <= level3:
+        lower = rows <= tiles_for_rows(rows) * _ROWS_OF_A_FULL_TILE
+        return lower and rows <= _ROWS_PROJECTED_FROM_NEAR and inputs_by_units >= 1 / 4
+    return rows <= _ROWS_PROJECTED * min(1, inputs_by_units)
 
 
 def worth_sharing(operations: int) -> bool:

@@ -19,7 +19,13 @@ from .config import LSTMConfig
 from .kernels.gemm import ROWS, TILE_VECTORS
 from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE, TASK_FEATURES
 from .memory import CACHE_LINE, aligned_empty
-from .schedule import FEW_ROWS, LONGEST_CHUNK, Split, inference_split, training_split
+from .schedule import (
+    LONGEST_CHUNK,
+    Split,
+    inference_split,
+    projects_ahead,
+    training_split,
+)
 from .simd import cpu
 from .validation import FloatArray, integer
 
@@ -275,18 +281,16 @@ def _strides(config: LSTMConfig, T: int, B: int, features: int) -> tuple[int, in
 
 
 def _steps_ahead(config: LSTMConfig, steps: int, rows: int) -> int:
-    """Steps whose inputs are projected ahead of the recurrence, 0 for none.
+    """Steps whose inputs are projected ahead of the recurrence at once, where that is done.
 
-    A tile of few rows waits for the weights: taking several steps as its rows, where that is
-    possible, reads the inputs' weights once for all of them. The sums wait in the place of the
-    gates until the recurrence comes by, so a chunk of them should stay in half of the L2 cache.
+    The sums wait in the place of the gates until the recurrence comes by, so a chunk of them should
+    stay in half of the L2 cache. Chunks are nearly equal: a step by itself would be no tile.
     """
-    if rows > FEW_ROWS or steps == 1:
-        return 0
     _, level2, _ = cpu.cache_sizes()
     step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
-    chunk = min(LONGEST_CHUNK, max(2 * ROWS, level2 // 2 // max(1, step_bytes)))
-    return min(steps, chunk // ROWS * ROWS)
+    longest = min(LONGEST_CHUNK, max(2 * ROWS, level2 // 2 // max(1, step_bytes)))
+    chunks = max(1, -(-steps // (longest // ROWS * ROWS)))
+    return -(-steps // chunks)
 
 
 def _steps_of_input_gradient(config: LSTMConfig, rows: int) -> int:
@@ -367,7 +371,8 @@ def layout(
         split = inference_split(config, T, B, threads, cached)
     workers = split.workers
     rows = B if split.tasks or split.wave else -(-B // workers)
-    sizes["ahead"] = _steps_ahead(config, split.wave or steps, rows)
+    if projects_ahead(config, T, rows, training, cached):
+        sizes["ahead"] = _steps_ahead(config, split.wave or steps, rows)
     if split.wave:
         sizes["wave"] = sizes["ahead"] or split.wave
     sizes["gate_steps"] = steps if training else sizes["ahead"]
