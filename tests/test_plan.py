@@ -45,6 +45,13 @@ def test_two_workers_take_a_direction_each_and_more_take_units(monkeypatch):
     assert nl.LSTM(16, 32, bidirectional=True).plan(2000, 6).split == "rows"
 
 
+def test_workers_have_one_share_of_the_units_each(monkeypatch):
+    for available, bidirectional, tasks in ((2, False, 2), (3, False, 3), (8, True, 4)):
+        monkeypatch.setattr("numba_lstm.threads.available", lambda bound=available: bound)
+        config = nl.LSTM(320, 320, bidirectional=bidirectional).config
+        assert layout(config, 50, 1, False, available).split.tasks == tasks
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_a_small_batch_of_distant_weights_is_shared_by_units(two_threads, training, monkeypatch):
     H = 640

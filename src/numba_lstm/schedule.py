@@ -125,16 +125,19 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: in
 def _split_of_layers(config: LSTMConfig, T: int, B: int, most: int, cached: int) -> Split | None:
     """Share out the layers of a stack, if that brings a few rows more than sharing out the units.
 
-    Larger batches have more from sharing out their rows (B20 H200 in two layers: 278 GFLOP/s by
-    rows, 239 by layers).
+    L2 has to hold the recurrent weights, which every step reads; a chunk of steps reads those of
+    the inputs. (Where they come from L3, two workers on cores that share it went through two layers
+    of 256 units with 4 rows at 408 GFLOP/s, by units at 438; on cores with one each at 387 and
+    356.) Larger batches have more from sharing out their rows (B20 H200 in two layers: 278 GFLOP/s
+    by rows, 239 by layers).
     """
     H, L = config.hidden_size, config.num_layers
     workers = min(most, L)
     if config.directions == 2 or workers < 2 or not 0 < B <= FEW_ROWS:
         return None
-    terms = [config.inputs(layer) + H for layer in range(L)]
-    if not _held(config, cached):
+    if _held_numbers(cached) < 4 * H * H:
         return None
+    terms = [config.inputs(layer) + H for layer in range(L)]
     wave = T // _WAVES // _SHORTEST_WAVE * _SHORTEST_WAVE
     wave = max(_SHORTEST_WAVE, min(wave, LONGEST_CHUNK))
     waves = -(-T // wave)
@@ -155,13 +158,18 @@ def _bytes(config: LSTMConfig) -> int:
     return _weights(config) * config.numpy_dtype.itemsize
 
 
-def _held(config: LSTMConfig, cached: int) -> bool:
-    """Whether L2 holds the weights of any direction of a layer, with seven eighths of its room.
+def _held_numbers(cached: int) -> int:
+    """Numbers of weights that L2 holds, with seven eighths of its room.
 
     Sharing out rows and units is as fast at 1.6 to 2 times `cached` (B16 H232 270 and 293 GFLOP/s,
     B20 307 and 298).
     """
-    return _weights(config) <= cached * 7 // 4
+    return cached * 7 // 4
+
+
+def _held(config: LSTMConfig, cached: int) -> bool:
+    """Whether L2 holds the weights of any direction of a layer."""
+    return _weights(config) <= _held_numbers(cached)
 
 
 def _near(config: LSTMConfig, rows: int) -> bool:
@@ -207,12 +215,10 @@ def _split_of_units(config: LSTMConfig, T: int, B: int, most: int, cached: int) 
         return directions
     if workers <= 1:
         return None
-    tasks = -(-workers // D)
-    if B <= FEW_ROWS:
-        # As many panels as a tile of one row takes, unless workers would be left without.
-        tasks = max(tasks, -(-panels // 4))
     reason = f"few rows read {read >> 10} KiB of weights a step: shared by units"
-    return Split(workers, tasks, reason)
+    # One task each: with more and smaller ones, four panels of units or fewer, whose number may be
+    # odd, two workers were slower by 1 to 40 % (B1 H320 160 and 215 GFLOP/s, B1 H512 158 and 194).
+    return Split(workers, -(-workers // D), reason)
 
 
 def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int) -> Split:

@@ -65,6 +65,8 @@ def test_layers_are_shared_out_where_that_gains(monkeypatch):
     assert split(500, 1, 64, 64, 2, bidirectional=True) == "directions"
     assert split(12, 1, 64, 64, 2) != "layers"  # one would wait for the other most of the time
     assert split(500, 1, 2048, 64, 2) != "layers"  # nearly all of it is one layer
-    layout.cache_clear()
-    monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize: 1000)
-    assert split(500, 1, 64, 64, 2) != "layers"  # the weights are read from afar in any case
+    recurrent = 4 * 64 * 64
+    for numbers, found in ((recurrent, True), (recurrent // 2, False)):  # held, or read from afar
+        layout.cache_clear()
+        monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize, n=numbers: n)
+        assert (split(500, 1, 64, 64, 2) == "layers") is found

@@ -47,7 +47,7 @@ from .gemm import (
 from .panels import gate_stride, vectors_of_panel
 from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
 from .transposition import transpose
-from .workers import first_row
+from .workers import first_of_share
 
 
 @inlined
@@ -493,8 +493,8 @@ def lstm_backward(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace,
     """
     mode = enter_default_mode()
     call = calls[0]
-    first = first_row(call.batch, worker, workers)
-    rows = first_row(call.batch, worker + 1, workers) - first
+    first = first_of_share(call.batch, worker, workers)
+    rows = first_of_share(call.batch, worker + 1, workers) - first
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     for above in range(call.last_layer - call.first_layer):
         layer = call.last_layer - 1 - above

@@ -33,7 +33,7 @@ from .gemm import (
     tiles_over,
 )
 from .panels import gate_stride, vectors_of_panel
-from .workers import first_row
+from .workers import first_of_share
 
 
 @device
@@ -433,8 +433,8 @@ def _step_of_panels(
 def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, past):
     """Some steps of one cell for some rows and the units of some panels, nobody waited for.
 
-    Every other step goes through the panels from the end: what a cache could not hold of the
-    weights it has at least of the last ones.
+    Every other step goes through the panels from the end, unless they are too many by far: what a
+    cache could not hold of the weights it has at least of the last ones.
     """
     lanes = width(walk.gates)
     terms = cell.hidden if call.ahead > 0 else cell.inputs + cell.hidden
@@ -444,8 +444,9 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
     groups = _groups_of_panels(rows, last_panel - first_panel, last_vectors)
     count = groups.wide + groups.pairs + groups.ones + (1 if groups.last_vectors > 0 else 0)
+    to_and_fro = terms * cell.gate_columns <= call.cached_in_part
     for step in range(past, past + steps):
-        back = step % 2 == 1
+        back = to_and_fro and step % 2 == 1
         for group in range(count):
             keep_loop()
             number = count - 1 - group if back else group
@@ -546,8 +547,8 @@ def run_chunk(call, cell, panels, rows, steps, walk, past, scratch):
 def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
     """One worker's rows; see `lstm_forward`."""
     B, D = call.batch, call.directions
-    first = first_row(B, worker, workers)
-    rows = first_row(B, worker + 1, workers) - first
+    first = first_of_share(B, worker, workers)
+    rows = first_of_share(B, worker + 1, workers) - first
     steps = call.stop - call.start
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     chunk = call.ahead if call.ahead > 0 else max(1, steps)

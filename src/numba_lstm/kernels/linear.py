@@ -17,7 +17,7 @@ from .gemm import (
     product,
 )
 from .tables import BLOCK_TERMS
-from .workers import first_row
+from .workers import first_of_share
 
 # Outputs of one task of weight gradients: with four vectors each they stay in L1.
 _TASK_OUTPUTS = 48
@@ -46,8 +46,8 @@ def linear_product(values, rows, terms, packed, columns, cached, out, scratches,
         Which share of the rows, of how many.
     """
     mode = enter_default_mode()
-    first = first_row(rows, worker, workers)
-    count = first_row(rows, worker + 1, workers) - first
+    first = first_of_share(rows, worker, workers)
+    count = first_of_share(rows, worker + 1, workers) - first
     source = address(values, first * terms)
     lanes = width(source)
     product(

@@ -25,9 +25,8 @@ from .forward import (
     source_of_layer,
     walk_from,
 )
-from .gemm import panels_at_once
 from .tables import FLOATS_OF_LINE
-from .workers import cell_of_task, first_panel, first_row, tasks_of_stage, wait_for
+from .workers import cell_of_task, first_of_share, tasks_of_stage, wait_for
 
 
 @device
@@ -36,7 +35,6 @@ def _stage(own, layer, stage, kind, past, some):
     call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers = own
     B = call.batch
     panels = panels_of(cells[0], width(scratch))
-    grain = panels_at_once(B, panels)
     tasks = tasks_of_stage(call)
     flags = address(workspace, call.flags)
     done = flags + tasks * FLOATS_OF_LINE
@@ -48,8 +46,8 @@ def _stage(own, layer, stage, kind, past, some):
             continue
         index, part = cell_of_task(call, layer, task)
         cell = cells[index]
-        panel = first_panel(part, call.tasks, panels, grain)
-        last = first_panel(part + 1, call.tasks, panels, grain)
+        panel = first_of_share(panels, part, call.tasks)
+        last = first_of_share(panels, part + 1, call.tasks)
         weights = address(packed, cell.panels)
         where = Surroundings(source, y, workspace, scratch, 0, 0)
         walk = walk_from(call, cells, index, past, where)
@@ -63,8 +61,10 @@ def _stage(own, layer, stage, kind, past, some):
         else:
             if part == 0:
                 end_states(call, cell, index, h_n, c_n, 0, B, walk, workspace)
-            row = first_row(B, task, tasks)
-            drop_outputs(call, cells, layer, row, first_row(B, task + 1, tasks) - row, workspace)
+            row = first_of_share(B, task, tasks)
+            drop_outputs(
+                call, cells, layer, row, first_of_share(B, task + 1, tasks) - row, workspace
+            )
         announce(done)
     wait_for(done, (stage + 1) * tasks)
 

@@ -6,7 +6,7 @@ claim tasks as in `units`, and each keeps its columns of the recurrent weights i
 
 from __future__ import annotations
 
-from ..jit import device, kernel
+from ..jit import device, inlined, kernel
 from ..simd.atomic import announce, claim
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
@@ -21,10 +21,17 @@ from .backward import (
 )
 from .forward import panels_of
 from .tables import FLOATS_OF_LINE
-from .workers import cell_of_task, first_panel, first_row, tasks_of_stage, wait_for
+from .workers import cell_of_task, first_of_share, tasks_of_stage, wait_for
 
 # Panels of units whose dh are the columns of one panel of the recurrent weights.
 _GRAIN = 4
+
+
+@inlined
+def _first_panel(task, tasks, panels):
+    """Panel where a task begins."""
+    grains = (panels + _GRAIN - 1) // _GRAIN
+    return min(panels, first_of_share(grains, task, tasks) * _GRAIN)
 
 
 @device
@@ -61,8 +68,8 @@ def _stage(own, layer, stage, kind, later, some):
             continue
         index, part = cell_of_task(call, layer, task)
         if kind == 1:
-            panel = first_panel(part, call.tasks, panels, _GRAIN)
-            last = first_panel(part + 1, call.tasks, panels, _GRAIN)
+            panel = _first_panel(part, call.tasks, panels)
+            last = _first_panel(part + 1, call.tasks, panels)
             _take_steps(
                 call, cells, index, packed, dy, workspace, scratch, panel, last, later, some
             )
@@ -72,8 +79,8 @@ def _stage(own, layer, stage, kind, later, some):
         else:
             if part == 0:
                 end_back(call, cells, index, dh0, dc0, workspace, 0, B, 0)
-            begin = call.start + first_row(steps, task, tasks)
-            end = call.start + first_row(steps, task + 1, tasks)
+            begin = call.start + first_of_share(steps, task, tasks)
+            end = call.start + first_of_share(steps, task + 1, tasks)
             input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, 0, B)
         announce(done)
     wait_for(done, (stage + 1) * tasks)

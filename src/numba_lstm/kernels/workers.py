@@ -10,21 +10,9 @@ _LOOKS = 2000
 
 
 @inlined
-def first_row(batch, worker, workers):
-    """First row of the batch that belongs to a worker; its last is the next worker's first."""
-    return batch * worker // workers
-
-
-@inlined
-def first_panel(task, tasks, panels, grain):
-    """Panel where one of the tasks of a direction begins: a multiple of a grain, if that is enough.
-
-    So many panels are taken at once, by a tile of one row or in going back.
-    """
-    grains = (panels + grain - 1) // grain
-    if grains >= tasks:
-        return min(panels, grains * task // tasks * grain)
-    return panels * task // tasks
+def first_of_share(count, share, shares):
+    """Where one of nearly equal shares of some rows, panels or steps begins; the next ends it."""
+    return count * share // shares
 
 
 @inlined
