@@ -24,7 +24,8 @@ class Plan:
     threads : int
         Workers that share out the call, at most.
     split : str
-        "none", "rows" of the batch, "directions", "layers", or "units" of every step.
+        "none", "rows" of the batch, "directions", "stages" (projections of inputs and recurrences)
+        or "units" of every step.
     reason : str
         Why it is shared out so.
     steps_ahead : int
@@ -92,7 +93,7 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     whole_panels = int(packed.cells["gate_columns"][0]) // (4 * cpu.lanes(itemsize))
     panels = panels_for_rows(height, whole_panels)
     if split.wave:
-        shared = "layers"
+        shared = "stages"
     elif split.tasks:
         shared = "directions" if split.tasks == 1 else "units"
     else:
@@ -103,7 +104,7 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
         threads=workers,
         split=shared,
         reason=split.reason,
-        steps_ahead=int(held.call["ahead"][0]),
+        steps_ahead=int(held.call["wave"][0] or held.call["ahead"][0]),
         workspace_nbytes=held.size * itemsize,
         packed_nbytes=(split.copies * packed.forward_size + training * packed.backward_size)
         * itemsize,

@@ -1,14 +1,15 @@
-"""Who computes what: serially, by rows of the batch, by directions, by layers or by units.
+"""Who computes what: serially, by rows of the batch, by directions, by stages or by units.
 
 Rows of a batch are independent, so workers that share them out never wait; each reads all weights.
 Two workers take a direction each, where there are two. A few rows are too little for several
-workers: they go through the layers of a stack as a wavefront, or share out the units of every step,
+workers: they go through the stages of a stack as a wavefront, or share out the units of every step,
 and wait for one another once in a step. So do those whose weights come from beyond the L2 cache, of
 which each then reads its part only.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .config import LSTMConfig
@@ -47,14 +48,17 @@ _ROWS_PROJECTED_IN_TRAINING = 32
 _FEWEST_STEPS_PROJECTED = 4
 # Steps whose inputs are projected ahead at once, at most.
 LONGEST_CHUNK = 96
-# Chunks of steps that a sequence is cut into where layers follow one another, and the shortest: two
+# Chunks of steps that a sequence is cut into where stages follow one another, and the shortest: two
 # tiles of steps whose inputs are projected.
 _WAVES = 32
 _SHORTEST_WAVE = 12
-# Below these, waking a worker and waiting for one another take what layers gain (T20 B1 H64 in two
+# Below these, waking a worker and waiting for one another take what stages gain (T20 B1 H64 in two
 # layers: 46 us by one worker, 54 by two; T30 B2 H100: 94 and 86).
-_LEAST_GAIN_OF_LAYERS = 1.2
+_LEAST_GAIN_OF_STAGES = 1.2
 _OPERATIONS_OF_A_WAVE = 3_000_000
+# The recurrent product of one row takes as long as that of twice as many inputs, projected with
+# other steps, and so many more; that of several rows hardly longer than theirs.
+_INPUTS_PER_RECURRENT_ROW = 60
 
 _A_DIRECTION_EACH = "the directions of a layer are independent: one a worker"
 _ROWS_APART = "rows of the batch are independent: {} a worker"
@@ -73,7 +77,8 @@ class Split:
     reason : str
         Why so.
     wave : int
-        Steps of a layer that a worker takes at once, where they share out the layers; else 0.
+        Steps of a stage that a worker takes at once, where they share out stages: projecting the
+        inputs of a layer, or its recurrence; else 0.
     copies : int
         Of the packed weights: one, or one for each worker.
     """
@@ -107,7 +112,7 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: in
     if threads == 1:
         return Split(1, 0, "one thread is allowed")
     most = min(threads, operations // _OPERATIONS_PER_WORKER)
-    split = _split_of_layers(config, T, B, min(most, operations // _OPERATIONS_OF_A_WAVE), cached)
+    split = _split_of_stages(config, T, B, min(most, operations // _OPERATIONS_OF_A_WAVE), cached)
     if split is None:
         split = _split_of_units(config, T, B, most, cached)
     if split is not None:
@@ -122,29 +127,37 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: in
     return Split(workers, 0, reason, copies=copies)
 
 
-def _split_of_layers(config: LSTMConfig, T: int, B: int, most: int, cached: int) -> Split | None:
-    """Share out the layers of a stack, if that brings a few rows more than sharing out the units.
+def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int) -> Split | None:
+    """Share out projections and recurrences, if that brings few rows more than sharing out units.
 
     L2 has to hold the recurrent weights, which every step reads; a chunk of steps reads those of
     the inputs. (Where they come from L3, two workers on cores that share it went through two layers
     of 256 units with 4 rows at 408 GFLOP/s, by units at 438; on cores with one each at 387 and
     356.) Larger batches have more from sharing out their rows (B20 H200 in two layers: 278 GFLOP/s
-    by rows, 239 by layers).
+    by rows, 239 by stages), in one layer all that have rows to share out.
     """
     H, L = config.hidden_size, config.num_layers
-    workers = min(most, L)
-    if config.directions == 2 or workers < 2 or not 0 < B <= FEW_ROWS:
+    if config.directions == 2 or not 0 < B <= (FEW_ROWS if L > 1 else 1):
         return None
     if _held_numbers(cached) < 4 * H * H:
         return None
-    terms = [config.inputs(layer) + H for layer in range(L)]
+    # In inputs that take as long to project.
+    inputs = sum(map(config.inputs, range(L)))
+    recurrence = H + (H + _INPUTS_PER_RECURRENT_ROW) / B
+    handed_over = H / 2 if L == 1 else 0  # always from one core to another
+    longest = max(config.most_terms - H, recurrence + handed_over)
+    total = inputs + L * recurrence
+    workers = min(most, math.ceil(total / longest))
+    if workers < 2:
+        return None
     wave = T // _WAVES // _SHORTEST_WAVE * _SHORTEST_WAVE
     wave = max(_SHORTEST_WAVE, min(wave, LONGEST_CHUNK))
     waves = -(-T // wave)
-    gain = sum(terms) / max(*terms, sum(terms) / workers) * waves / (waves + L - 1)
-    if gain < max(_LEAST_GAIN_OF_LAYERS, _gain_of_units(config, H, most)):
+    gain = total / max(longest, total / workers) * waves / (waves + workers - 1)
+    by_units = total / (inputs / most + L * recurrence / _gain_of_units(config, H, most))
+    if gain < max(_LEAST_GAIN_OF_STAGES, by_units):
         return None
-    reason = f"layers follow one another as a wavefront: {gain:.1f} workers' work"
+    reason = f"projections and recurrences follow one another: {gain:.1f} workers' work"
     return Split(workers, 0, reason, wave)
 
 

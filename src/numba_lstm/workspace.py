@@ -385,7 +385,8 @@ def layout(
     if projects_ahead(config, T, rows, training, cached):
         sizes["ahead"] = _steps_ahead(config, split.wave or steps, rows)
     if split.wave:
-        sizes["wave"] = sizes["ahead"] or split.wave
+        sizes["wave"] = sizes["ahead"]
+        sizes["ahead"] *= 2  # inputs of a chunk are projected while the one before is gone through
     sizes["gate_steps"] = steps if training else sizes["ahead"]
     sizes["cached"], sizes["cached_in_part"] = cached, _numbers_cached_in_part(itemsize)
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
@@ -398,7 +399,7 @@ def layout(
     flags = slice(0, 0)
     if split.tasks or split.wave:
         sizes["tasks"] = split.tasks
-        first = places.take(D * split.tasks + 1 if split.tasks else L, FLOATS_OF_LINE)
+        first = places.take(D * split.tasks + 1 if split.tasks else 2 * L, FLOATS_OF_LINE)
         sizes["flags"] = first
         flags = slice(first, places.size)
     # An odd number of cache lines spreads the panels over the sets of a cache.

@@ -49,7 +49,7 @@ def test_same_bits(monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of
     alone = lstm(x, hx, threads=1)
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
     monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
-    monkeypatch.setattr(schedule, "_LEAST_GAIN_OF_LAYERS", 100)
+    monkeypatch.setattr(schedule, "_LEAST_GAIN_OF_STAGES", 100)
     plan = layout(lstm.config, T, B, False, 5)
     assert plan.split.tasks > 0 or T == 0
     shared = lstm(x, hx, threads=5)

@@ -1,4 +1,4 @@
-"""Sharing out the layers of a stack: any schedule of the workers leads to the same bits."""
+"""Sharing out the stages of a stack: any schedule of the workers leads to the same bits."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def small_work_is_shared(monkeypatch):
     ("T", "B", "I", "H", "L", "threads"),
     [
         *((400, 1, 1, 18, 3, 2), (800, 2, 3, 8, 2, 2), (70, 1, 130, 40, 2, 2)),
-        *((60, 5, 9, 20, 5, 5), (49, 3, 16, 16, 4, 3)),
+        *((60, 5, 9, 20, 5, 5), (49, 3, 16, 16, 4, 3), (500, 1, 300, 20, 1, 2)),
     ],
 )
 def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_workers):
@@ -44,7 +44,7 @@ def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_worke
     if T > 700:  # chunks that are shorter than the schedule has in mind
         monkeypatch.setattr("numba_lstm.workspace.LONGEST_CHUNK", 12)
     plan = lstm.plan(T, B)
-    assert (plan.split, plan.threads) == ("layers", min(threads, L))
+    assert (plan.split, plan.threads) == ("stages", threads)
     shared = lstm(x, hx)
     assert called == {"lstm_wavefront"}
     np.testing.assert_array_equal(shared[0], alone[0])
@@ -52,21 +52,23 @@ def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_worke
         np.testing.assert_array_equal(part, expected)
 
 
-def test_layers_are_shared_out_where_that_gains(monkeypatch):
+def test_stages_are_shared_out_where_that_gains(monkeypatch):
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 2)
     monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize: 10**9)
 
     def split(T, B, I, H, L, **options):
         return nl.LSTM(I, H, L, **options).plan(T, B).split
 
-    assert split(500, 1, 64, 64, 2) == "layers"
+    assert split(500, 1, 64, 64, 2) == "stages"
     assert split(500, 6, 64, 64, 2) == "rows"  # from which several workers have enough to do
-    assert split(500, 1, 64, 64, 1) != "layers"
+    assert split(500, 1, 64, 64, 1) != "stages"  # it would be handed over for next to nothing
+    assert split(500, 1, 160, 64, 1) == "stages"
+    assert split(500, 2, 160, 64, 1) == "rows"
     assert split(500, 1, 64, 64, 2, bidirectional=True) == "directions"
-    assert split(12, 1, 64, 64, 2) != "layers"  # one would wait for the other most of the time
-    assert split(500, 1, 2048, 64, 2) != "layers"  # nearly all of it is one layer
+    assert split(12, 1, 64, 64, 2) != "stages"  # one would wait for the other most of the time
+    assert split(500, 1, 2048, 64, 2) != "stages"  # nearly all of it is one layer
     recurrent = 4 * 64 * 64
     for numbers, found in ((recurrent, True), (recurrent // 2, False)):  # held, or read from afar
         layout.cache_clear()
         monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize, n=numbers: n)
-        assert (split(500, 1, 64, 64, 2) == "layers") is found
+        assert (split(500, 1, 64, 64, 2) == "stages") is found

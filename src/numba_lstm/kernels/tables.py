@@ -48,8 +48,8 @@ CALL = np.dtype(
             "rooms_apart",
             "packed_apart",  # from a worker's packed weights to the next one's; 0 if it is the same
             "tasks",  # into which the units of a direction are cut where workers share them; else 0
-            "wave",  # steps of a layer taken at once where workers share out the layers; else 0
-            "flags",  # place of what they tell one another: a line for each task and one, or layer
+            "wave",  # steps of a stage taken at once where workers share out stages; else 0
+            "flags",  # place of what they tell one another: a line for each task and one, or stage
             # dropout
             "dropped",  # share dropped, in units of 2**-53
             "seed",

@@ -1,10 +1,11 @@
-"""The sequence loop of a stack with one direction: workers go through its layers as a wavefront.
+"""The sequence loop of a stack with one direction: workers go through its stages as a wavefront.
 
-A few steps of a layer need the same steps of the layer below, and the steps before them of their
-own: while a layer is at some steps, the one above is at those before. Workers claim the next steps
-of a layer that are ready, of their own layers first, so that each core keeps the weights of few
-layers in its cache. Nobody holds what it has claimed for longer than that takes, and a worker that
-is alone goes through all of it: there is nothing to deadlock on.
+A layer is two stages: its inputs are projected, and its steps are taken. A few steps of a stage
+need the same steps of the stage below, and the steps before them of their own: while a stage is at
+some steps, the one above is at those before. Workers claim the next steps of a stage that are
+ready, of their own stages first, so that each core keeps the weights of few layers in its cache.
+Nobody holds what it has claimed for longer than that takes, and a worker that is alone goes through
+all of it: there is nothing to deadlock on.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from ..jit import device, inlined, kernel
 from ..simd.atomic import announce, claim, observed
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
+from ..simd.vector import width
 from .forward import (
     Surroundings,
     begin_states,
     end_states,
-    run_chunk,
+    panels_of,
+    project_inputs,
+    run_steps,
     source_of_layer,
     walk_from,
 )
@@ -26,30 +30,46 @@ from .workers import look_again
 
 
 @inlined
-def _progress(call, workspace, layer):
-    """Counter of a layer: twice the chunks that are finished, odd while one is under way."""
-    return address(workspace, call.flags + layer * FLOATS_OF_LINE)
+def _progress(call, workspace, stage):
+    """Counter of a stage: twice the chunks that are finished, odd while one is under way."""
+    return address(workspace, call.flags + stage * FLOATS_OF_LINE)
 
 
 @inlined
-def _is_ready(call, workspace, layer, number):
-    """Whether the layer below, if there is one, has finished a chunk."""
-    return layer == 0 or observed(_progress(call, workspace, layer - 1)) >= 2 * (number + 1)
+def _has_finished(call, workspace, stage, chunks):
+    """Whether so many chunks have gone through a stage."""
+    return observed(_progress(call, workspace, stage)) >= 2 * chunks
+
+
+@inlined
+def _is_ready(call, workspace, stage, number):
+    """Whether the stage below has finished a chunk, and there is room for what comes of it.
+
+    Projected inputs have room for two chunks: one that is read, and one that is written.
+    """
+    if stage % 2 == 0 and not _has_finished(call, workspace, stage + 1, number - 1):
+        return False
+    return stage == 0 or _has_finished(call, workspace, stage - 1, number + 1)
 
 
 @device
-def _take_chunk(own, layer, past, some):
-    """Take some steps of a layer, with all of its units and rows."""
+def _take_chunk(own, stage, past, some):
+    """Take some steps of a stage, with all units and rows of its layer."""
     call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch = own
     B, steps = call.batch, call.stop - call.start
+    layer = stage // 2
     cell = cells[layer]
     panels = address(packed, cell.panels)
+    count = panels_of(cell, width(scratch))
     source = source_of_layer(call, cells, layer, x, workspace)
     where = Surroundings(source, y, workspace, scratch, 0, 0)
     walk = walk_from(call, cells, layer, past, where)
+    if stage % 2 == 0:
+        project_inputs(call, cell, panels, 0, count, B, some, walk, scratch)
+        return
     if past == 0:
         begin_states(call, cell, layer, h0, c0, 0, B, walk, workspace)
-    run_chunk(call, cell, panels, B, some, walk, past, scratch)
+    run_steps(call, cell, panels, 0, count, B, some, walk, past)
     if past + some == steps:
         walk = walk_from(call, cells, layer, steps, where)
         end_states(call, cell, layer, h_n, c_n, 0, B, walk, workspace)
@@ -76,26 +96,26 @@ def lstm_wavefront(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
     workspace : array
         The flags are zero before; they, h, c, gates and outputs are assigned.
     worker, workers : int
-        Whose layers come first, of how many.
+        Whose stages come first, of how many.
     """
     mode = enter_default_mode()
     call = calls[0]
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch)
-    steps, layers, chunk = call.stop - call.start, call.layers, call.wave
+    steps, stages, chunk = call.stop - call.start, 2 * call.layers, call.wave
     chunks = (steps + chunk - 1) // chunk
-    highest = layers * (worker + 1) // workers - 1
+    highest = stages * (worker + 1) // workers - 1
     looks = 0
-    while observed(_progress(call, workspace, layers - 1)) < 2 * chunks:
-        # Its own layers from above, then the others': what is begun goes on before what waits.
-        layer = (highest - looks) % layers
-        progress = _progress(call, workspace, layer)
+    while not _has_finished(call, workspace, stages - 1, chunks):
+        # Its own stages from above, then the others': what is begun goes on before what waits.
+        stage = (highest - looks) % stages
+        progress = _progress(call, workspace, stage)
         seen = observed(progress)
         number = seen // 2
         free = seen % 2 == 0 and number < chunks
-        if free and _is_ready(call, workspace, layer, number) and claim(progress, seen):
+        if free and _is_ready(call, workspace, stage, number) and claim(progress, seen):
             past = number * chunk
-            _take_chunk(own, layer, past, min(chunk, steps - past))
+            _take_chunk(own, stage, past, min(chunk, steps - past))
             announce(progress)
             looks = 0
         else:
