@@ -8,11 +8,11 @@ from numba_lstm.workspace import layout
 
 
 @contextmanager
-def laid_out_with(**replaced):
-    """Layouts of the present calls only, with something else in their module."""
+def laid_out_with(module="workspace", **replaced):
+    """Layouts of the present calls only, with something else in a module that makes them."""
     layout.cache_clear()
     try:
-        with patch.multiple("numba_lstm.workspace", **replaced):
+        with patch.multiple(f"numba_lstm.{module}", **replaced):
             yield
     finally:
         layout.cache_clear()

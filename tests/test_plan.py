@@ -46,10 +46,14 @@ def test_two_workers_take_a_direction_each_and_more_take_units(monkeypatch):
 
 
 def test_workers_have_one_share_of_the_units_each(monkeypatch):
-    for available, bidirectional, tasks in ((2, False, 2), (3, False, 3), (8, True, 4)):
+    for available, bidirectional, workers in (
+        *((2, False, 2), (3, False, 3), (8, True, 8)),
+        *((2, True, 2), (3, True, 2), (5, True, 4)),
+    ):
         monkeypatch.setattr("numba_lstm.threads.available", lambda bound=available: bound)
         config = nl.LSTM(320, 320, bidirectional=bidirectional).config
-        assert layout(config, 50, 1, False, available).split.tasks == tasks
+        split = layout(config, 50, 1, False, available).split
+        assert (split.workers, split.tasks * config.directions) == (workers, workers)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -21,7 +21,7 @@ def random_case(random):
     """A model of any size, and a few with more units or steps than fit the usual ones."""
     dtype = ("float32", "float64")[random.integers(2)]
     return Case(
-        T=int(random.choice([0, 1, 2, 3, 7, 13, 30, 60])),
+        T=int(random.choice([0, 1, 2, 3, 7, 13, 30, 60, 130])),
         B=int(random.choice([1, 2, 3, 4, 5, 6, 7, 11, 13, 20])),
         I=int(random.integers(1, 131)),
         H=int(random.integers(1, 131)),
@@ -77,9 +77,11 @@ class Workers:
     def __init__(self, random):
         self.random = random
         self.calls = 0
+        self.kernels = set()
 
     def share_out(self, kernel, arguments, workers):
         self.calls += workers > 1
+        self.kernels.add(kernel.__name__)
         for worker in self.random.permutation(workers):
             kernel(*arguments, int(worker), workers)
 
@@ -96,6 +98,12 @@ def workers(monkeypatch):
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 7)
     yield many
     layout.cache_clear()
+
+
+def stages_preferred():
+    """Sharing out stages wherever there are several, whatever that gains."""
+    preferred = {"_LEAST_GAIN_OF_STAGES": 0, "_BYTES_PER_WORKER_AND_STEP": 1 << 40}
+    return laid_out_with("schedule", **preferred)
 
 
 def small_cache(numbers):
@@ -122,6 +130,9 @@ def check(case, random):
         for segments in (None, checkpoint):
             spans = trained(case, *arrays, threads=threads, checkpoint=segments)
             assert_same(spans, whole, f"spans, {segments} steps a segment, {threads}, {case}")
+
+    with stages_preferred():
+        assert_same(inferred(lstm, x, h0, c0), forward, f"inference, by stages, {case}")
 
     with small_cache(int(random.choice([0, 1000, 3000, 10000]))):
         assert_same(trained(case, *arrays, threads=2), whole, f"small cache, {case}")
@@ -155,6 +166,7 @@ def test_random_configurations(workers):
     for _ in range(25):
         check(random_case(random), random)
     assert workers.calls > 100
+    assert {"lstm_forward", "lstm_units", "lstm_wavefront"} <= workers.kernels
 
 
 @pytest.mark.exhaustive

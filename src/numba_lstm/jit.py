@@ -337,9 +337,14 @@ def entry_of(kernel: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
     Parameters
     ----------
     kernel : callable
-        An entry point ``k(*arguments, worker, workers)``.
+        An entry point ``k(*arguments, worker, workers)`` that returns nothing.
     arguments : tuple
         Like those that it is to be called with.
+
+    Raises
+    ------
+    TypeError
+        If the kernel returns something.
     """
     key = (kernel, compute_fingerprint(arguments))
     entry = _entries.get(key)
@@ -348,6 +353,8 @@ def entry_of(kernel: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
         types = (*map(numba.typeof, arguments), numba.int64, numba.int64)
         dispatcher.compile(types)
         compiled = dispatcher.overloads[types]
+        if compiled.signature.return_type != numba.types.none:
+            raise TypeError(f"{_name(kernel)} must return nothing; got {compiled.signature}")
         name = compiled.fndesc.llvm_func_name
         entry = _entries[key] = int(compiled.library.get_pointer_to_function(name))
     return entry

@@ -2,9 +2,9 @@
 
 Rows of a batch are independent, so workers that share them out never wait; each reads all weights.
 Two workers take a direction each, where there are two. A few rows are too little for several
-workers: they go through the stages of a stack as a wavefront, or share out the units of every step,
-and wait for one another once in a step. So do those whose weights come from beyond the L2 cache, of
-which each then reads its part only.
+workers: they go through the stages of the layers as a wavefront, or share out the units of every
+step, and wait for one another once in a step. So do those whose weights come from beyond the L2
+cache, of which each then reads its part only.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: in
     most = min(threads, operations // _OPERATIONS_PER_WORKER)
     split = _split_of_stages(config, T, B, min(most, operations // _OPERATIONS_OF_A_WAVE), cached)
     if split is None:
-        split = _split_of_units(config, T, B, most, cached)
+        split = _split_of_units(config, T, B, most, cached, training=False)
     if split is not None:
         return split
     workers = row_workers(threads, B, operations)
@@ -144,7 +144,8 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     # In inputs that take as long to project.
     inputs = sum(map(config.inputs, range(L)))
     recurrence = H + (H + _INPUTS_PER_RECURRENT_ROW) / B
-    handed_over = H / 2 if L == 1 else 0  # always from one core to another
+    # What is projected for a single layer always crosses from one core to another.
+    handed_over = H / 2 if L == 1 else 0
     longest = max(config.most_terms - H, recurrence + handed_over)
     total = inputs + L * recurrence
     workers = min(most, math.ceil(total / longest))
@@ -153,6 +154,7 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     wave = T // _WAVES // _SHORTEST_WAVE * _SHORTEST_WAVE
     wave = max(_SHORTEST_WAVE, min(wave, LONGEST_CHUNK))
     waves = -(-T // wave)
+    # Others wait while the first wave begins, or the last one ends.
     gain = total / max(longest, total / workers) * waves / (waves + workers - 1)
     by_units = total / (inputs / most + L * recurrence / _gain_of_units(config, H, most))
     if gain < max(_LEAST_GAIN_OF_STAGES, by_units):
@@ -207,7 +209,9 @@ def _gain_of_units(config: LSTMConfig, terms: int, workers: int) -> float:
     return read / (read / workers + _BYTES_PER_WORKER_AND_STEP)
 
 
-def _split_of_units(config: LSTMConfig, T: int, B: int, most: int, cached: int) -> Split | None:
+def _split_of_units(
+    config: LSTMConfig, T: int, B: int, most: int, cached: int, *, training: bool
+) -> Split | None:
     """Share out directions or units, if the weights are what so many workers at most wait for."""
     H, D = config.hidden_size, config.directions
     directions = Split(2, 1, _A_DIRECTION_EACH)
@@ -219,11 +223,11 @@ def _split_of_units(config: LSTMConfig, T: int, B: int, most: int, cached: int) 
         return None
     if B > FEW_ROWS and (_held(config, cached) or _near(config, -(-B // most))):
         return None
-    # Of a few rows the inputs of several steps are projected ahead.
-    terms = H if B <= FEW_ROWS and T > 1 else config.most_terms
+    terms = H if projects_ahead(config, T, B, training, cached) else config.most_terms
     read = _bytes_of_step(config, terms)
     panels = _panels(config)
-    workers = min(most, panels * D, read // _BYTES_PER_WORKER_AND_STEP)
+    # As many in each direction: one more would leave a share to be taken after the others.
+    workers = min(most, panels * D, read // _BYTES_PER_WORKER_AND_STEP) // D * D
     if D == 2 and workers <= 2:
         return directions
     if workers <= 1:
@@ -231,7 +235,7 @@ def _split_of_units(config: LSTMConfig, T: int, B: int, most: int, cached: int) 
     reason = f"few rows read {read >> 10} KiB of weights a step: shared by units"
     # One task each: with more and smaller ones, four panels of units or fewer, whose number may be
     # odd, two workers were slower by 1 to 40 % (B1 H320 160 and 215 GFLOP/s, B1 H512 158 and 194).
-    return Split(workers, -(-workers // D), reason)
+    return Split(workers, workers // D, reason)
 
 
 def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int) -> Split:
@@ -251,7 +255,7 @@ def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int
     Split
         With all threads for workers: weight gradients have tasks of their own.
     """
-    units = _split_of_units(config, T, B, threads, cached) if threads > 1 else None
+    units = _split_of_units(config, T, B, threads, cached, training=True) if threads > 1 else None
     if units is not None:
         # The recurrent product gives the gradients of four panels of units at once.
         tasks = min(units.tasks, -(-_panels(config) // 4))
@@ -281,6 +285,7 @@ def piece_split(split: Split, directions: int, threads: int, B: int, operations:
     Split
     """
     by_units = min(threads, split.tasks * directions, operations // _OPERATIONS_PER_WORKER)
+    by_units = by_units // directions * directions
     if by_units > 1:
         return Split(by_units, split.tasks, split.reason)
     workers = row_workers(threads, B, operations)
@@ -289,17 +294,18 @@ def piece_split(split: Split, directions: int, threads: int, B: int, operations:
     return Split(workers, 0, _ROWS_APART.format(-(-B // workers)))
 
 
-def projects_ahead(config: LSTMConfig, T: int, rows: int, training: bool, cached: int) -> bool:
+def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, cached: int) -> bool:
     """Whether the inputs of several steps are projected ahead of the recurrence.
 
     Taking several steps as its rows, where that is possible, a tile is full, and reads the inputs'
-    weights once for all of them. A few rows gain by that wherever the weights come from.
+    weights once for all of them. A few rows gain by that wherever the weights come from; more rows
+    are judged by the weights of a whole layer, also where workers share out its units.
 
     Parameters
     ----------
     config : LSTMConfig
-    T, rows : int
-        Steps of the call, and rows of a worker.
+    steps, rows : int
+        Steps at hand, of the call or of a segment, and rows of a worker.
     training : bool
     cached : int
         Numbers of a matrix that a core's L2 cache keeps: half of it.
@@ -308,9 +314,9 @@ def projects_ahead(config: LSTMConfig, T: int, rows: int, training: bool, cached
     -------
     bool
     """
-    if T == 1 or rows <= FEW_ROWS:
-        return T > 1
-    if T < _FEWEST_STEPS_PROJECTED or _weights(config) <= cached:
+    if rows <= FEW_ROWS:
+        return steps > 1
+    if steps < _FEWEST_STEPS_PROJECTED or _weights(config) <= cached:
         return False
     if training:  # which keeps the gates anyway
         return rows <= _ROWS_PROJECTED_IN_TRAINING

@@ -295,7 +295,8 @@ def _steps_ahead(config: LSTMConfig, steps: int, rows: int) -> int:
     """Steps whose inputs are projected ahead of the recurrence at once, where that is done.
 
     The sums wait in the place of the gates until the recurrence comes by, so a chunk of them should
-    stay in half of the L2 cache. Chunks are nearly equal: a step by itself would be no tile.
+    stay in half of the L2 cache; in a wavefront another core fills another half with the next one.
+    Chunks are nearly equal: a step by itself would be no tile.
     """
     _, level2, _ = cpu.cache_sizes()
     step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
@@ -382,11 +383,12 @@ def layout(
         split = inference_split(config, T, B, threads, cached)
     workers = split.workers
     rows = B if split.tasks or split.wave else -(-B // workers)
-    if projects_ahead(config, T, rows, training, cached):
-        sizes["ahead"] = _steps_ahead(config, split.wave or steps, rows)
     if split.wave:
-        sizes["wave"] = sizes["ahead"]
-        sizes["ahead"] *= 2  # inputs of a chunk are projected while the one before is gone through
+        sizes["wave"] = _steps_ahead(config, split.wave, rows)
+        # The inputs of a chunk are projected while the one before is gone through.
+        sizes["ahead"] = 2 * sizes["wave"]
+    elif projects_ahead(config, steps, rows, training, cached):
+        sizes["ahead"] = _steps_ahead(config, steps, rows)
     sizes["gate_steps"] = steps if training else sizes["ahead"]
     sizes["cached"], sizes["cached_in_part"] = cached, _numbers_cached_in_part(itemsize)
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)

@@ -33,3 +33,11 @@ def test_a_kernel_has_an_entry_for_all_types_of_arguments(note):
     entries = [jit.entry_of(note, (array, 1)) for array in (single, double, single[:1], double)]
     assert entries[0] == entries[2] != entries[1] == entries[3]
     assert len(note.signatures) == 2
+
+
+def test_a_kernel_that_returns_something_has_none(note):
+    def count(notes, worker, workers):
+        return notes.size
+
+    with pytest.raises(TypeError, match=r"count must return nothing; got .*int64"):
+        jit.entry_of(jit.kernel(count), (np.zeros(2),))

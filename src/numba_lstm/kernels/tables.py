@@ -33,7 +33,9 @@ CALL = np.dtype(
             "segment",  # number of this piece of the sequence
             "recomputed",  # 1 if a forward pass only restores what backward needs
             # in the workspace
-            "ahead",  # steps whose inputs are projected ahead of the recurrence; 0 for none
+            # steps whose inputs there is room for to be projected ahead of the recurrence: a chunk
+            # of them, or two where workers share out stages; 0 for none
+            "ahead",
             "gate_steps",  # steps whose gates are kept; 0: every tile passes through a scratch
             "dx_steps",  # steps of one product for dx
             "cached",  # numbers of a matrix that the L2 cache keeps from one use to the next

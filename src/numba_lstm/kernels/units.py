@@ -1,6 +1,6 @@
 """The sequence loop where workers share out directions, or the units of every step.
 
-A step needs all of the step before. Workers claim the tasks of a stage (a few panels of units of a
+A step needs all of the step before. Workers claim the tasks of a stage (a share of the units of a
 direction, or all of them), their own first and then what nobody took, and wait only for those that
 others have claimed and not finished. So there is nothing to deadlock on: a worker that is alone, or
 runs after the others, or is taken off its core, leaves its tasks to whoever comes by. Each core

@@ -1,9 +1,9 @@
-"""The sequence loop of a stack with one direction: workers go through its stages as a wavefront.
+"""The sequence loop of one direction: workers go through the stages of its layers as a wavefront.
 
 A layer is two stages: its inputs are projected, and its steps are taken. A few steps of a stage
 need the same steps of the stage below, and the steps before them of their own: while a stage is at
 some steps, the one above is at those before. Workers claim the next steps of a stage that are
-ready, of their own stages first, so that each core keeps the weights of few layers in its cache.
+ready, of their own stages first, so that each core keeps the weights of few stages in its cache.
 Nobody holds what it has claimed for longer than that takes, and a worker that is alone goes through
 all of it: there is nothing to deadlock on.
 """
@@ -77,7 +77,7 @@ def _take_chunk(own, stage, past, some):
 
 @kernel
 def lstm_wavefront(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
-    """One worker's part in the inference of a stack; see `lstm_forward`.
+    """One worker's part in inference, by stages; see `lstm_forward`.
 
     Parameters
     ----------

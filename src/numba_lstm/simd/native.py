@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 def call_share(typing_context: Any, entry: Any, arguments: Any, worker: Any, workers: Any) -> Any:
     """Call what begins at an address: a kernel ``k(*arguments, worker, workers)`` for these types.
 
-    Nothing tells whether it is one.
+    Nothing tells whether it is one, or whether it raised: kernels raise nothing.
     """
     if not (isinstance(entry, types.Integer) and isinstance(arguments, types.containers.BaseTuple)):
         return None
