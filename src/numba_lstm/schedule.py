@@ -44,7 +44,7 @@ _ROWS_PROJECTED = 20
 _ROWS_PROJECTED_FROM_NEAR = 15
 # Training: B8 H650 196 and 206, B16 H1024 199 and 217, B32 227 and 230, B96 238 and 235.
 _ROWS_PROJECTED_IN_TRAINING = 32
-# Fewer steps are too low a tile (T2 B16 H512: 241 and 186, T4 the same).
+# Fewer steps are too low a tile (T2 B16 H512: 241 and 186, T4 241 and 238).
 _FEWEST_STEPS_PROJECTED = 4
 # Steps whose inputs are projected ahead at once, at most.
 LONGEST_CHUNK = 96
