@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import itertools
 import pickle
 import secrets
@@ -317,14 +316,12 @@ def compile_region(region: Callable[..., Any], *kernels: Callable[..., Any]) -> 
     region : callable
         ``region(entry, arguments, workers)`` runs all shares of the kernel at an address.
     *kernels : callable
-        Entry points ``k(*arguments, worker, workers)``; all there are by default.
+        Entry points ``k(*arguments, worker, workers)``.
     """
-    for kernel in kernels or _kernels.values():
-        dispatcher = cast(Any, kernel)
-        if inspect.signature(dispatcher.py_func).parameters.keys() >= {"worker", "workers"}:
-            for *shared, _worker, workers in dispatcher.signatures:
-                arguments = numba.types.BaseTuple.from_types(shared)
-                cast(Any, region).compile((numba.int64, arguments, workers))
+    for kernel in kernels:
+        for *shared, _worker, workers in cast(Any, kernel).signatures:
+            arguments = numba.types.BaseTuple.from_types(shared)
+            cast(Any, region).compile((numba.int64, arguments, workers))
 
 
 # Where the machine code begins, by the kernel and what Numba tells types of arguments by.

@@ -10,6 +10,7 @@ import numpy as np
 from . import jit
 from . import threads as threading_of_kernels
 from .jit import WarmKernel
+from .kernels.linear import linear_gradients, linear_product
 from .kernels.region import all_shares
 from .layers import Embedding, Linear, Sequential
 from .losses import mse, softmax_cross_entropy
@@ -64,19 +65,14 @@ def warmup(
     with jit.warming() as ready:
         for dtype in wanted:
             LSTM(1, 1, dtype=dtype, threads=most).compile(training=for_training)
-            # Kernels know sizes at run time only, so the smallest model needs all of them.
-            model = Sequential(
-                Embedding(1, 1, dtype=dtype),
-                LSTM(1, 1, dtype=dtype),
-                Linear(1, 1, dtype=dtype),
-                threads=1,
-            )
+            # Kernels know sizes at run time only, so the smallest model needs all the others.
+            model = Sequential(Embedding(1, 1, dtype=dtype), Linear(1, 1, dtype=dtype), threads=1)
             tokens = np.zeros((1, 1), np.int64)
             model(tokens)
             if for_training:
                 _train(model, tokens)
         if most != 1:
-            jit.compile_region(all_shares)
+            jit.compile_region(all_shares, linear_product, linear_gradients)
     return ready
 
 

@@ -444,10 +444,10 @@ def _task(panels, panel_tasks, features, feature_tasks, number):
     group = number // feature_tasks
     part = number - group * feature_tasks
     return Task(
-        panels * group // panel_tasks,
-        panels * (group + 1) // panel_tasks,
-        features * part // feature_tasks,
-        features * (part + 1) // feature_tasks,
+        first_of_share(panels, group, panel_tasks),
+        first_of_share(panels, group + 1, panel_tasks),
+        first_of_share(features, part, feature_tasks),
+        first_of_share(features, part + 1, feature_tasks),
     )
 
 

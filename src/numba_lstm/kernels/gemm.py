@@ -17,6 +17,7 @@ from ..simd.tile import (
     tile_sum,
 )
 from ..simd.vector import load_first, store_first, width
+from .workers import first_of_share
 
 # Rows of the tallest tile by the vectors in a row, up to 4: 8 6 6 6 where there are 32 registers,
 # 6 6 4 3 of 16.
@@ -168,8 +169,8 @@ def stretch_of(terms, number, stretches):
     """One of the stretches of a sum."""
     if stretches == 1:
         return Stretch(0, terms)
-    before = terms * number // stretches
-    return Stretch(before, terms * (number + 1) // stretches - before)
+    before = first_of_share(terms, number, stretches)
+    return Stretch(before, first_of_share(terms, number + 1, stretches) - before)
 
 
 class Upcoming(NamedTuple):

@@ -39,7 +39,7 @@ def _stage(own, layer, stage, kind, past, some):
     flags = address(workspace, call.flags)
     done = flags + tasks * FLOATS_OF_LINE
     source = source_of_layer(call, cells, layer, x, workspace)
-    first = tasks * worker // workers
+    first = first_of_share(tasks, worker, workers)
     for k in range(tasks):
         task = (first + k) % tasks
         if not claim(flags + task * FLOATS_OF_LINE, stage):

@@ -61,7 +61,7 @@ def _stage(own, layer, stage, kind, later, some):
     tasks = tasks_of_stage(call)
     flags = address(workspace, call.flags)
     done = flags + tasks * FLOATS_OF_LINE
-    first = tasks * worker // workers
+    first = first_of_share(tasks, worker, workers)
     for k in range(tasks):
         task = (first + k) % tasks
         if not claim(flags + task * FLOATS_OF_LINE, stage):

@@ -26,7 +26,7 @@ from .forward import (
     walk_from,
 )
 from .tables import FLOATS_OF_LINE
-from .workers import look_again
+from .workers import first_of_share, look_again
 
 
 @inlined
@@ -104,7 +104,7 @@ def lstm_wavefront(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
     own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch)
     steps, stages, chunk = call.stop - call.start, 2 * call.layers, call.wave
     chunks = (steps + chunk - 1) // chunk
-    highest = stages * (worker + 1) // workers - 1
+    highest = first_of_share(stages, worker + 1, workers) - 1
     looks = 0
     while not _has_finished(call, workspace, stages - 1, chunks):
         # Its own stages from above, then the others': what is begun goes on before what waits.

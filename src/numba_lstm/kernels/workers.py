@@ -11,7 +11,7 @@ _LOOKS = 2000
 
 @inlined
 def first_of_share(count, share, shares):
-    """Where one of nearly equal shares of some rows, panels or steps begins; the next ends it."""
+    """Where one of nearly equal shares of so many things begins; the next one ends it."""
     return count * share // shares
 
 
