@@ -25,7 +25,7 @@ ORDER = re.findall(
     kernels.region kernels.tables kernels.workers kernels.activations
     kernels.gemm kernels.transposition kernels.panels
     kernels.cell kernels.dropout kernels.forward kernels.units kernels.backward
-    kernels.units_back kernels.wavefront kernels.step kernels.rows
+    kernels.gradients kernels.units_back kernels.wavefront kernels.step kernels.rows
     kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes
     validation memory config parameters initialization storage
     threads packing tape schedule workspace plan

@@ -16,8 +16,9 @@ from . import threads as threading_of_kernels
 from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .jit import WarmKernel
-from .kernels.backward import lstm_backward, lstm_gradients
+from .kernels.backward import lstm_backward
 from .kernels.forward import lstm_forward
+from .kernels.gradients import lstm_gradients
 from .kernels.panels import pack_cells, pack_products
 from .kernels.region import all_shares
 from .kernels.tables import CALL

@@ -32,7 +32,7 @@ from .gemm import (
     tile_product,
     tiles_over,
 )
-from .panels import gate_stride, vectors_of_panel
+from .panels import gate_stride, panels_of, vectors_of_panel
 from .workers import first_of_share
 
 
@@ -526,12 +526,6 @@ def end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace):
         h = address(workspace, cell.marks + following * 2 * slot + first * state_row)
         copy_columns(rows, cell.hidden, walk.h_before, walk.h_row, h, state_row)
         copy_columns(rows, state_row, walk.c_before, state_row, h + slot, state_row)
-
-
-@inlined
-def panels_of(cell, lanes):
-    """Panels of a cell: one for every W units."""
-    return (cell.hidden + lanes - 1) // lanes
 
 
 @device

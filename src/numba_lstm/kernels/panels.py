@@ -15,6 +15,12 @@ from .transposition import transpose
 
 
 @inlined
+def panels_of(cell, lanes):
+    """Panels of a cell: one for every W units."""
+    return (cell.hidden + lanes - 1) // lanes
+
+
+@inlined
 def vectors_of_panel(cell, panel, lanes):
     """Vectors in a row of a cell's panel: 4, of the last one 2 or 1 where these hold its units."""
     return panel_vectors(cell.gate_columns - panel * 4 * lanes, lanes)

@@ -19,12 +19,12 @@ from .forward import (
     begin_states,
     drop_outputs,
     end_states,
-    panels_of,
     project_inputs,
     run_steps,
     source_of_layer,
     walk_from,
 )
+from .panels import panels_of
 from .tables import FLOATS_OF_LINE
 from .workers import cell_of_task, first_of_share, tasks_of_stage, wait_for
 

@@ -19,7 +19,7 @@ from .backward import (
     recurrent_step_back,
     step_back,
 )
-from .forward import panels_of
+from .panels import panels_of
 from .tables import FLOATS_OF_LINE
 from .workers import cell_of_task, first_of_share, tasks_of_stage, wait_for
 

@@ -19,12 +19,12 @@ from .forward import (
     Surroundings,
     begin_states,
     end_states,
-    panels_of,
     project_inputs,
     run_steps,
     source_of_layer,
     walk_from,
 )
+from .panels import panels_of
 from .tables import FLOATS_OF_LINE
 from .workers import first_of_share, look_again
 

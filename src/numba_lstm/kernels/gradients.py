@@ -1,0 +1,277 @@
+"""Weight gradients, each a sum over all steps and rows, once all have gone back through the steps.
+
+The terms (t, row) of a sum are added in blocks, each from zero, and the blocks are added up in the
+order in which the way back comes by; where a block begins depends on T, B and t alone, so the bits
+do not depend on the number of workers, nor on the spans in which the sequence is gone through.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..jit import device, inlined, kernel
+from ..simd.mode import enter_default_mode, restore_mode
+from ..simd.pointer import address
+from ..simd.vector import width
+from .forward import (
+    at_begin,
+    at_end,
+    kept_gates,
+    kept_hidden,
+    outputs_row,
+    source_of_layer,
+)
+from .gemm import (
+    Results,
+    Rows,
+    columns_asked,
+    copy_columns,
+    outer_products,
+    tiles_over,
+)
+from .panels import gate_stride, panels_of, vectors_of_panel
+from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
+from .transposition import transpose
+from .workers import first_of_share
+
+
+@inlined
+def _features_between(first, last, segment_first, segment_last):
+    """Start within a segment of features, and number, of those that lie in [first, last)."""
+    start = max(first, segment_first)
+    return start - segment_first, max(0, min(last, segment_last) - start)
+
+
+@device
+def _copy_features(first, last, inputs, hiddens, x, x_row, h, h_row, rows, target):
+    """Copy the features [first, last) of (1, x, h) of some rows side by side."""
+    _, ones = _features_between(first, last, 0, 1)
+    x_first, x_count = _features_between(first, last, 1, 1 + inputs)
+    h_first, h_count = _features_between(first, last, 1 + inputs, 1 + inputs + hiddens)
+    row_size = last - first
+    if ones == 1:
+        for row in range(rows):
+            target[row * row_size] = 1.0
+    target = target + ones
+    copy_columns(rows, x_count, x + x_first, x_row, target, row_size)
+    copy_columns(rows, h_count, h + h_first, h_row, target + x_count, row_size)
+
+
+@inlined
+def _results_of(cell, unit, first, last, gradients, asked):
+    """Rows of the gradients of some units with respect to the features [first, last)."""
+    I, H = cell.inputs, cell.hidden
+    x_first, inputs = _features_between(first, last, 1, 1 + I)
+    h_first, hiddens = _features_between(first, last, 1 + I, 1 + I + H)
+    return Results(
+        Rows(address(gradients, cell.weight_ih + unit * I + x_first), I, H * I, inputs),
+        Rows(address(gradients, cell.weight_hh + unit * H + h_first), H, H * H, hiddens),
+        asked,
+    )
+
+
+@device
+def _give_sums(cell, panel, first, last, sums, results, gradients, added):
+    """Give the gradients what was summed of W units and the features [first, last), or add it."""
+    H = cell.hidden
+    lanes = width(sums)
+    row_size = 4 * lanes
+    _, biases = _features_between(first, last, 0, 1)
+    unit = panel * lanes
+    units = min(lanes, H - unit)
+    for gate in range(4):
+        of_gate = sums + gate * gate_stride(cell, panel, lanes)
+        if biases == 1 and cell.bias >= 0:
+            target = address(gradients, cell.bias + gate * H + unit)
+            transpose(1, units, of_gate, 0, target, 1, added)
+        of_gate = of_gate + biases * row_size
+        for rows in (results.first, results.second):
+            target = rows.start + gate * rows.gate
+            transpose(rows.columns, units, of_gate, row_size, target, rows.row, added)
+            of_gate = of_gate + rows.columns * row_size
+
+
+class Task(NamedTuple):
+    """A task of weight gradients: some units, by panels, and the features [first, last)."""
+
+    first_panel: int
+    last_panel: int
+    first: int
+    last: int
+
+
+@device
+def _gradient_task(
+    call, cells, index, task, x, gradients, workspace, first_sums, sums_panel, scratch
+):
+    """Gradients of some units with respect to some features, summed in one place panel by panel.
+
+    The features of a block are copied side by side first: their rows stand so far apart that they
+    would drive one another out of the L1 cache, once for every panel.
+    """
+    B, D = call.batch, call.directions
+    first_panel, last_panel, first, last = task
+    cell = cells[index]
+    I, H = cell.inputs, cell.hidden
+    layer = index // D
+    direction = index - layer * D
+    row_size = 4 * width(scratch)
+    source = source_of_layer(call, cells, layer, x, workspace)
+    h_row = outputs_row(call, cell)
+    onwards = 1 - 2 * cell.reverse
+    block_rows = max(1, min(B, BLOCK_TERMS))
+    block_steps = BLOCK_TERMS // block_rows
+    blocks = (call.stop - call.start + block_steps - 1) // block_steps
+    for later in range(blocks):
+        number = later if cell.reverse == 1 else blocks - 1 - later
+        step = call.start + number * block_steps
+        steps = min(block_steps, call.stop - step)
+        for row in range(0, B, block_rows):
+            rows = min(block_rows, B - row)
+            first_block = at_end(call, cell) and later == 0 and row == 0
+            last_block = at_begin(call, cell) and later == blocks - 1 and row + rows == B
+            for past in range(steps):
+                _copy_features(
+                    first,
+                    last,
+                    I,
+                    H,
+                    source.start + ((step + past) * source.step + row * source.row),
+                    source.row,
+                    kept_hidden(call, cell, direction, workspace, step + past - onwards)
+                    + row * h_row,
+                    h_row,
+                    rows,
+                    scratch + past * rows * (last - first),
+                )
+            dgates = kept_gates(call, cell, workspace, step) + row * row_size
+            for panel in range(first_panel, last_panel):
+                weights = dgates + panel * cell.gates_panel
+                following = weights + cell.gates_panel if panel + 1 < last_panel else weights
+                sums = first_sums + (panel - first_panel) * sums_panel
+                asked = (panel - first_panel) * columns_asked(last - first) if last_block else -1
+                unit = panel * width(scratch)
+                results = _results_of(cell, unit, first, last, gradients, asked)
+                outer_products(
+                    last - first,
+                    steps * rows,
+                    vectors_of_panel(cell, panel, width(scratch)),
+                    scratch,
+                    last - first,
+                    weights,
+                    following,
+                    results,
+                    not first_block,
+                    sums,
+                )
+                if last_block:
+                    # The caches still have them: later on they would be waited for a second time.
+                    added = call.accumulate == 1
+                    _give_sums(cell, panel, first, last, sums, results, gradients, added)
+
+
+@inlined
+def _tasks_of_gradients(panels, features, workers):
+    """Tasks into which panels, and into which features, are cut: as many for each worker.
+
+    Panels first, since dgates are what there is most of to read, but no single ones: their features
+    would be copied for each.
+    """
+    panel_tasks = max((panels + TASK_PANELS - 1) // TASK_PANELS, min(workers, panels // 2))
+    feature_tasks = (features + TASK_FEATURES - 1) // TASK_FEATURES
+    while panel_tasks * feature_tasks % workers != 0:
+        feature_tasks += 1
+    return panel_tasks, min(feature_tasks, tiles_over(features))
+
+
+@inlined
+def _task(panels, panel_tasks, features, feature_tasks, number):
+    """One of the tasks of a cell."""
+    group = number // feature_tasks
+    part = number - group * feature_tasks
+    return Task(
+        first_of_share(panels, group, panel_tasks),
+        first_of_share(panels, group + 1, panel_tasks),
+        first_of_share(features, part, feature_tasks),
+        first_of_share(features, part + 1, feature_tasks),
+    )
+
+
+@inlined
+def _rows_of_sums(task):
+    """Rows of sums of a task: a row for each of its features in each of its panels."""
+    return (task.last_panel - task.first_panel) * (task.last - task.first)
+
+
+@inlined
+def _room_of_task(task, features):
+    """Row where the room of a task begins, if each has as many rows as it needs, and no more.
+
+    The tasks of the same panels share out the rows of these panels by their features, so no two
+    rooms overlap.
+    """
+    across = task.last_panel - task.first_panel
+    return task.first_panel * features + across * task.first
+
+
+@kernel
+def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
+    """One worker's share of the weight gradients, after all have gone back through the steps.
+
+    Parameters
+    ----------
+    calls : (1,) array of CALL
+    cells : (L D,) array of CELL
+    x : array
+        Input of the forward pass, read.
+    gradients : array
+        Flat gradients, laid out like the parameters; accumulated into, or assigned.
+    workspace : array
+        dgates and outputs are read; partial sums are assigned.
+    worker, workers : int
+        Which share of the tasks, of how many.
+    """
+    mode = enter_default_mode()
+    call = calls[0]
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    lanes = width(scratch)
+    row_size = 4 * lanes
+    D = call.directions
+    whole = call.start == 0 and call.stop == call.steps
+    before = 0
+    for layer in range(call.first_layer, call.last_layer):
+        for direction in range(call.first_direction, call.last_direction):
+            index = layer * D + direction
+            cell = cells[index]
+            features = 1 + cell.inputs + cell.hidden
+            panels = panels_of(cell, lanes)
+            panel_tasks, feature_tasks = _tasks_of_gradients(panels, features, workers)
+            tasks = panel_tasks * feature_tasks
+            first_task = (worker - before) % workers
+            # Sums that need not wait for the next span: one task's after another's in the room of
+            # this worker's largest task, where they stay in its L2 cache.
+            largest = Task(0, 0, 0, 0)
+            for number in range(first_task, tasks, workers):
+                task = _task(panels, panel_tasks, features, feature_tasks, number)
+                if _rows_of_sums(task) > _rows_of_sums(largest):
+                    largest = task
+            for number in range(first_task, tasks, workers):
+                task = _task(panels, panel_tasks, features, feature_tasks, number)
+                row, panel_rows = task.first_panel * features + task.first, features
+                if whole:
+                    row, panel_rows = _room_of_task(largest, features), task.last - task.first
+                sums = address(workspace, cell.partial + row * row_size)
+                _gradient_task(
+                    call,
+                    cells,
+                    index,
+                    task,
+                    x,
+                    gradients,
+                    workspace,
+                    sums,
+                    panel_rows * row_size,
+                    scratch,
+                )
+            before += tasks
+    restore_mode(mode)
