@@ -24,8 +24,9 @@ ORDER = re.findall(
     simd.cpu simd.pointer simd.vector simd.tile simd.mode simd.atomic simd.native
     kernels.region kernels.tables kernels.workers kernels.activations
     kernels.gemm kernels.transposition kernels.panels
-    kernels.cell kernels.dropout kernels.forward kernels.units kernels.backward
-    kernels.gradients kernels.units_back kernels.wavefront kernels.step kernels.rows
+    kernels.cell kernels.dropout kernels.vocabulary kernels.forward kernels.units kernels.backward
+    kernels.gradients kernels.vocabulary_back kernels.units_back kernels.wavefront
+    kernels.step kernels.rows
     kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes
     validation memory config parameters initialization storage
     threads packing tape schedule workspace plan

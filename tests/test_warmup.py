@@ -87,10 +87,12 @@ def fresh(script):
 
 def test_after_a_warmup_nothing_compiles():
     seen = fresh(WARM)
+    assert seen["signatures"].pop("vocabulary.group_tokens") == 1
     every = {(name, dtype) for name in seen["signatures"] for dtype in ("float32", "float64")}
+    every.add(("vocabulary.group_tokens", "int64"))
     assert {tuple(kernel) for kernel in seen["ready"]} == every
     # The region is another one for all that have arguments of other types in common.
-    assert seen["signatures"].pop("region.all_shares") == 2 * 4
+    assert seen["signatures"].pop("region.all_shares") == 2 * 5
     assert set(seen["signatures"].values()) == {2}
     assert seen["lost"] == []
     assert seen["again"] == 0
@@ -124,7 +126,7 @@ def test_a_model_compiles_what_it_needs():
         *("step.lstm_step", "units.lstm_units", "wavefront.lstm_wavefront"),
     ]
     assert sorted(training) == [
-        *("backward.lstm_backward", "backward.lstm_gradients", "panels.pack_products"),
+        *("backward.lstm_backward", "gradients.lstm_gradients", "panels.pack_products"),
         *("region.all_shares", "units_back.lstm_units_back"),
     ]
     assert seen["compilations"] == 0
@@ -143,9 +145,9 @@ print(json.dumps([sorted(k.name for k in few if k.dtype == "float64"), parallel.
 def test_with_one_thread_no_threads_start():
     names, started = fresh(ONE_THREAD)
     assert names == [
-        *("backward.lstm_backward", "backward.lstm_gradients", "forward.lstm_forward"),
+        *("backward.lstm_backward", "forward.lstm_forward", "gradients.lstm_gradients"),
         *("linear.linear_product", "panels.pack_cells", "panels.pack_matrix"),
-        *("panels.pack_products", "rows.keep_rows", "step.lstm_step"),
+        *("panels.pack_products", "rows.keep_rows", "step.lstm_step", "vocabulary.lstm_vocabulary"),
     ]
     assert not started
 

@@ -131,7 +131,7 @@ class WarmKernel:
     ----------
     name : str
     dtype : str
-        Of its arrays.
+        Of the numbers in its arrays: float32, float64, or int64 if they are all integers.
     seconds : float
         That compiling or loading took.
     compiled : bool
@@ -240,7 +240,7 @@ class _PackageCache(NullCache):
         nested = [argument for argument in arguments if isinstance(argument, numba.types.BaseTuple)]
         arrays = itertools.chain(arguments, *nested)
         dtypes = {str(getattr(array, "dtype", "")) for array in arrays}
-        dtype = "float32" if "float32" in dtypes else "float64"
+        dtype = next((name for name in ("float32", "float64") if name in dtypes), "int64")
         seconds = time.perf_counter() - self._started
         _warm.append(WarmKernel(_name(self._function), dtype, seconds, compiled, kept))
 

@@ -18,11 +18,11 @@ from .kernels.gemm import TILE_VECTORS
 from .kernels.linear import GRADIENT_VECTORS
 from .kernels.panels import pack_matrix
 from .layer import Layer
-from .lstm import LSTM, dropout_numbers
+from .lstm import LSTM, TokenSequence, dropout_numbers
 from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
-from .schedule import row_workers, task_workers
+from .schedule import projects_vocabulary, row_workers, task_workers
 from .simd import cpu
 from .storage import StoredModel
 from .stream import SequentialStream, State
@@ -200,6 +200,28 @@ class Embedding(Layer):
         with self._tape.alone():
             self._tape.record(array.copy(), self.parameters)
             return self(array)
+
+    def _sequence(self, tokens: Any) -> TokenSequence:
+        """Leave it to an LSTM to look up rows, or what follows from them."""
+        return TokenSequence(self._tokens(tokens), self.parameters["weight"])
+
+    def _sequence_forward(self, tokens: Any) -> TokenSequence:
+        """The same, and keep the tokens for `_sequence_backward`."""
+        sequence = self._sequence(self._tokens(tokens).copy())
+        with self._tape.alone():
+            self._tape.record(sequence.tokens, self.parameters)
+        return sequence
+
+    def _sequence_backward(self, dtable: FloatArray, *, accumulate: bool) -> None:
+        """Add the gradient of the table, or set it."""
+        with self._tape.alone():
+            self._tape.read(self.parameters)
+            self._tape.clear()
+            with self.gradients.edit() as target:
+                if accumulate:
+                    target += flat(dtable)
+                else:
+                    target[:] = flat(dtable)
 
     def backward(self, dy: Any, *, accumulate: bool = True) -> None:
         """Add the gradient of every output to the row of its token.
@@ -575,6 +597,11 @@ def _features(layer: AnyLayer) -> tuple[int | None, int]:
 class Sequential(StoredModel):
     """Layers one after the other, over one flat buffer of parameters and one of gradients.
 
+    Where an LSTM follows an embedding and there are at least two tokens for each row of the table,
+    the LSTM projects every row once and looks up what follows from it, to the same bits; on the way
+    back the gradients of a token's steps are summed before they meet the weights. In the language
+    model of ``numba-lstm train`` that saves a fifteenth of a training step.
+
     Parameters
     ----------
     *layers : Embedding, LSTM or Linear
@@ -783,9 +810,20 @@ class Sequential(StoredModel):
             if isinstance(layer, LSTM):
                 x, state = layer(x, next(before), threads=threads)
                 after.append(state)
+            elif isinstance(layer, Linear):
+                x = layer(x, threads=threads)
             else:
-                x = layer(x) if isinstance(layer, Embedding) else layer(x, threads=threads)
+                x = layer._sequence(x) if self._projects_vocabulary(x.size) else layer(x)
         return x, tuple(after)
+
+    def _projects_vocabulary(self, tokens: int) -> bool:
+        """Whether an LSTM takes so many tokens themselves, and projects the table above it."""
+        first, second = (*self.layers, None)[:2]
+        return (
+            isinstance(first, Embedding)
+            and isinstance(second, LSTM)
+            and projects_vocabulary(first.num_embeddings, tokens)
+        )
 
     def _advance(self, x: Any, hx: Any) -> States:
         """Return the states after the last step; nothing runs that stands above the last LSTM."""
@@ -878,7 +916,8 @@ class Sequential(StoredModel):
             elif isinstance(layer, Linear):
                 x = layer.forward(x, threads=most)
             else:
-                x = layer.forward(x)
+                projects = self._projects_vocabulary(x.size)
+                x = layer._sequence_forward(x) if projects else layer.forward(x)
         return x, tuple(after)
 
     def backward(
@@ -927,7 +966,7 @@ class Sequential(StoredModel):
         for layer in self.layers:
             layer._tape.read(layer.parameters)
         saved = [lstm._tape.read(lstm.parameters) for lstm in self._lstms]
-        axes = [call.sequence.array.shape[:-1] for call in saved]
+        axes = [call.sequence.axes for call in saved]
         after = iter(reversed(self._states("dhx", dhx, axes)))
         before: list[State] = []
         for position, layer in reversed(list(enumerate(self.layers))):
@@ -940,6 +979,9 @@ class Sequential(StoredModel):
             elif isinstance(layer, Linear):
                 dy = layer.backward(dy, input_gradient=needed, accumulate=added, threads=most)
             else:
-                layer.backward(dy, accumulate=added)
+                if saved and saved[0].sequence.vocabulary:
+                    layer._sequence_backward(dy, accumulate=added)
+                else:
+                    layer.backward(dy, accumulate=added)
                 dy = None
         return dy, tuple(reversed(before))

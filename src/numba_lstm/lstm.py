@@ -24,6 +24,8 @@ from .kernels.region import all_shares
 from .kernels.tables import CALL
 from .kernels.units import lstm_units
 from .kernels.units_back import lstm_units_back
+from .kernels.vocabulary import group_tokens, lstm_vocabulary
+from .kernels.vocabulary_back import lstm_vocabulary_back
 from .kernels.wavefront import lstm_wavefront
 from .layer import Layer
 from .memory import flat
@@ -54,16 +56,33 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+class TokenSequence(NamedTuple):
+    """A sequence of the rows of a table: in the place of x, where each row is projected once.
+
+    Attributes
+    ----------
+    tokens : ndarray of int64
+        (T, B), (B, T) with `batch_first`, or (T,) in [0, N).
+    table : ndarray
+        (N, I), in the model's dtype.
+    """
+
+    tokens: NDArray[np.int64]
+    table: FloatArray
+
+
 class _Sequence(NamedTuple):
     """An input as kernels see it.
 
     Attributes
     ----------
     array : ndarray
-        C-contiguous, in the model's dtype.
+        C-contiguous, in the model's dtype; or the table that tokens name rows of.
     T, B : int
     batched, batch_first : bool
         How the axes lie: (T, B, ·), (B, T, ·) or (T, ·).
+    tokens : ndarray of int64
+        (T B), those of a step side by side; None if there is no table.
     """
 
     array: FloatArray
@@ -71,12 +90,30 @@ class _Sequence(NamedTuple):
     B: int
     batched: bool
     batch_first: bool
+    tokens: NDArray[np.int64] | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the table; 0 if there is none."""
+        return 0 if self.tokens is None else len(self.array)
+
+    def entered(self, call: NDArray[Any]) -> NDArray[Any]:
+        """Table of a call in which the tokens are entered, if there are any."""
+        if self.tokens is not None:
+            call = call.copy()
+            call["tokens"] = self.tokens.ctypes.data
+        return call
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Sizes of the axes beside the features."""
+        if not self.batched:
+            return (self.T,)
+        return (self.B, self.T) if self.batch_first else (self.T, self.B)
 
     def shape(self, features: int) -> tuple[int, ...]:
-        """Shape of an array with the same axes and other features."""
-        if not self.batched:
-            return (self.T, features)
-        return (self.B, self.T, features) if self.batch_first else (self.T, self.B, features)
+        """Shape of an array with the same axes and so many features."""
+        return (*self.axes, features)
 
     def state_shape(self, cells: int, hidden: int) -> tuple[int, ...]:
         """Shape of h and c."""
@@ -260,6 +297,12 @@ class LSTM(Layer):
     def _sequence(self, x: Any) -> _Sequence:
         """Validate an input."""
         config = self.config
+        if isinstance(x, TokenSequence):
+            batched, batch_first = x.tokens.ndim == 2, config.batch_first and x.tokens.ndim == 2
+            by_step = x.tokens.T if batch_first else x.tokens
+            T, B = by_step.shape if batched else (by_step.size, 1)
+            tokens = flat(np.ascontiguousarray(by_step))
+            return _Sequence(x.table, T, B, batched, batch_first, tokens)
         array = real_array("x", x, config.numpy_dtype)
         batched = array.ndim != 2
         if array.ndim not in (2, 3) or array.shape[-1] != config.input_size:
@@ -306,7 +349,15 @@ class LSTM(Layer):
         """Upper bound of threads of a call."""
         return threading_of_kernels.resolve(self.threads if threads is None else threads)
 
-    def _layout(self, T: int, B: int, training: bool, threads: int, segment: int = 0) -> Layout:
+    def _layout(
+        self,
+        T: int,
+        B: int,
+        training: bool,
+        threads: int,
+        segment: int = 0,
+        vocabulary: int = 0,
+    ) -> Layout:
         """Lay out a call, or refuse one that no memory is large enough for."""
         if B == 0:
             segment = 0  # steps of no rows need none, however many they are
@@ -318,7 +369,7 @@ class LSTM(Layer):
                     f"got {segments}"
                 )
         try:
-            return layout(self.config, T, B, training, threads, segment)
+            return layout(self.config, T, B, training, threads, segment, vocabulary)
         except OverflowError:
             raise ValueError(
                 f"T and B must be such that 64 bits number what a call needs; got {T} and {B}"
@@ -339,8 +390,10 @@ class LSTM(Layer):
         call: NDArray[Any],
         workspace: FloatArray,
         split: Split,
+        *,
+        begins: bool = True,
     ) -> None:
-        """Run a forward kernel."""
+        """Run a forward kernel; where a sequence begins, after the rows of its table."""
         if sequence.B == 0:  # nothing to compute, in however many steps
             return
         y, (h, c) = results
@@ -351,8 +404,12 @@ class LSTM(Layer):
         packed = panels.lease(split.copies)
         try:
             h0, c0 = state if state[0].size == 0 else map(flat, state)
-            arrays = (flat(sequence.array), h0, c0, y.ravel(), h.ravel(), c.ravel())
-            arguments = (call, plan.cells, packed.buffer, *arrays, workspace)
+            weights, x = (call, plan.cells, packed.buffer), flat(sequence.array)
+            if begins and sequence.vocabulary:
+                rows = (*weights, x, workspace)
+                threading_of_kernels.share_out(lstm_vocabulary, rows, split.workers)
+            arrays = (x, h0, c0, y.ravel(), h.ravel(), c.ravel())
+            arguments = (*weights, *arrays, workspace)
             threading_of_kernels.share_out(kernel, arguments, split.workers)
         finally:
             panels.give_back(packed)
@@ -395,11 +452,12 @@ class LSTM(Layer):
         # A small call is not shared out, and how many threads there may be takes microseconds.
         shared = worth_sharing(self.config.operations(T, B))
         most = self._threads(threads) if shared or threads is not None else 1
-        plan = self._layout(T, B, False, most)
+        plan = self._layout(T, B, False, most, vocabulary=sequence.vocabulary)
         workspace = self._pool.borrow()
         try:
             buffer = workspace.reserve(plan.size)
-            self._run(sequence, state, results, plan, plan.call, buffer, plan.split)
+            call = sequence.entered(plan.call)
+            self._run(sequence, state, results, plan, call, buffer, plan.split)
         finally:
             self._pool.give_back(workspace)
         return results
@@ -481,14 +539,15 @@ class LSTM(Layer):
         state = self._state("hx", hx, sequence)
         segment = segment_steps(checkpoint, sequence.T, sequence.B)
         most = self._threads(threads)
-        plan = self._layout(sequence.T, sequence.B, True, most, segment)
+        T, B = sequence.T, sequence.B
+        plan = self._layout(T, B, True, most, segment, sequence.vocabulary)
         with self._tape.alone():
             # What an earlier call kept is read with its own table: that changes once there is room.
             results = self._outputs(None, sequence, state)
             workspace = self._training_workspace.reserve(plan.size)
             self._tape.clear()
             call = self._training_call
-            call[:] = plan.call
+            call[:] = sequence.entered(plan.call)
             if active and self.config.dropout > 0:
                 call["dropped"] = int(self.config.dropout * 2**53)
                 call["seed"] = self._dropout_seed
@@ -497,7 +556,8 @@ class LSTM(Layer):
             for piece in plan.pieces:
                 piece.select(call)
                 split = self._piece_split(piece, sequence, plan, most)
-                self._run(sequence, state, results, plan, call, workspace, split)
+                begins = piece is plan.pieces[0]
+                self._run(sequence, state, results, plan, call, workspace, split, begins=begins)
             self._tape.record(_Saved(sequence, plan, workspace), self.parameters)
         return results
 
@@ -578,7 +638,12 @@ class LSTM(Layer):
         if sequence.B == 0:
             return
         call = self._training_call
-        call["input_gradient"], call["accumulate"] = input_gradient, accumulate
+        V, tokens = sequence.vocabulary, sequence.tokens
+        call["input_gradient"], call["accumulate"] = input_gradient and not V, accumulate
+        if tokens is not None:
+            newest, order = np.empty(V, np.int64), np.empty_like(tokens)
+            group_tokens(tokens, sequence.B, newest, order)
+            call["order"] = order.ctypes.data
         threads = min(threads, plan.split.workers)
         workspace = flat(saved.workspace)
         nothing = _NOTHING[self.config.dtype]
@@ -588,15 +653,18 @@ class LSTM(Layer):
         kernel = lstm_units_back if split.tasks else lstm_backward
         x = flat(sequence.array)
         with self._backward_panels.borrow() as packed, self.gradients.edit():
-            back = (call, plan.cells, flat(packed), *map(flat, arrays), workspace)
-            sums = (call, plan.cells, x, self.gradients._writable, workspace)
+            dy, dh_n, dc_n, dx, dh0, dc0 = map(flat, arrays)
+            back = (call, plan.cells, flat(packed), dy, dh_n, dc_n, dx, dh0, dc0, workspace)
+            gradients = self.gradients._writable
+            sums = (call, plan.cells, x, gradients, workspace)
             for piece in plan.pieces_back:
                 piece.select(call)
                 if checkpointed:
                     call["recomputed"] = 1
                     nowhere = (nothing, (nothing, nothing))
                     state = (nothing, nothing)
-                    self._run(sequence, state, nowhere, plan, call, saved.workspace, split)
+                    room = saved.workspace
+                    self._run(sequence, state, nowhere, plan, call, room, split, begins=False)
                 for start, stop in plan.spans_back(piece):
                     call["start"], call["stop"] = start, stop
                     workspace[plan.flags] = 0
@@ -604,6 +672,9 @@ class LSTM(Layer):
                     operations = self.config.operations(stop - start, sequence.B)
                     workers = task_workers(threads, operations)
                     threading_of_kernels.share_out(lstm_gradients, sums, workers)
+            if tokens is not None:
+                rows = (call, plan.cells, flat(packed), x, newest, dx, gradients, workspace)
+                threading_of_kernels.share_out(lstm_vocabulary_back, rows, split.workers)
 
     def workspace_nbytes(
         self,

@@ -48,6 +48,8 @@ _ROWS_PROJECTED_IN_TRAINING = 32
 _FEWEST_STEPS_PROJECTED = 4
 # Steps whose inputs are projected ahead at once, at most.
 LONGEST_CHUNK = 96
+# Tokens for each row of a table from which on the rows are projected, and not the tokens.
+_TOKENS_PER_ROW = 2
 # Chunks of steps that a sequence is cut into where stages follow one another, and the shortest: two
 # tiles of steps whose inputs are projected.
 _WAVES = 32
@@ -326,6 +328,23 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
         lower = rows <= tiles_for_rows(rows) * _ROWS_OF_A_FULL_TILE
         return lower and rows <= _ROWS_PROJECTED_FROM_NEAR and inputs_by_units >= 1 / 4
     return rows <= _ROWS_PROJECTED * min(1, inputs_by_units)
+
+
+def projects_vocabulary(vocabulary: int, tokens: int) -> bool:
+    """Whether a first layer projects each row of a table once, and not the row of every token.
+
+    Parameters
+    ----------
+    vocabulary : int
+        Rows of the table.
+    tokens : int
+        Of the call.
+
+    Returns
+    -------
+    bool
+    """
+    return vocabulary * _TOKENS_PER_ROW <= tokens
 
 
 def worth_sharing(operations: int) -> bool:

@@ -12,6 +12,8 @@ from . import threads as threading_of_kernels
 from .jit import WarmKernel
 from .kernels.linear import linear_gradients, linear_product
 from .kernels.region import all_shares
+from .kernels.vocabulary import lstm_vocabulary
+from .kernels.vocabulary_back import lstm_vocabulary_back
 from .layers import Embedding, Linear, Sequential
 from .losses import mse, softmax_cross_entropy
 from .lstm import LSTM
@@ -66,13 +68,17 @@ def warmup(
         for dtype in wanted:
             LSTM(1, 1, dtype=dtype, threads=most).compile(training=for_training)
             # Kernels know sizes at run time only, so the smallest model needs all the others.
-            model = Sequential(Embedding(1, 1, dtype=dtype), Linear(1, 1, dtype=dtype), threads=1)
-            tokens = np.zeros((1, 1), np.int64)
-            model(tokens)
-            if for_training:
-                _train(model, tokens)
+            layers = (kind(1, 1, dtype=dtype) for kind in (Embedding, LSTM, Linear))
+            model = Sequential(*layers, threads=1)
+            for steps in (1, 2):  # the row of the token is looked up; the table is projected
+                tokens = np.zeros((steps, 1), np.int64)
+                model(tokens)
+                if for_training:
+                    _train(model, tokens)
         if most != 1:
-            jit.compile_region(all_shares, linear_product, linear_gradients)
+            jit.compile_region(all_shares, linear_product, lstm_vocabulary)
+            if for_training:
+                jit.compile_region(all_shares, linear_gradients, lstm_vocabulary_back)
     return ready
 
 

@@ -336,7 +336,13 @@ def _span(config: LSTMConfig, T: int, B: int, pieces: tuple[Piece, ...], cached:
 
 @functools.lru_cache(maxsize=256)
 def layout(
-    config: LSTMConfig, T: int, B: int, training: bool, threads: int, segment: int = 0
+    config: LSTMConfig,
+    T: int,
+    B: int,
+    training: bool,
+    threads: int,
+    segment: int = 0,
+    vocabulary: int = 0,
 ) -> Layout:
     """Lay out the workspace of a call.
 
@@ -352,6 +358,8 @@ def layout(
     segment : int
         Steps that backward goes through at once, restoring what it needs from the state before
         them; 0 keeps everything of all steps.
+    vocabulary : int
+        Rows of the table that inputs are looked up in; 0 if they are a sequence themselves.
 
     Returns
     -------
@@ -387,7 +395,7 @@ def layout(
         sizes["wave"] = _steps_ahead(config, split.wave, rows)
         # The inputs of a chunk are projected while the one before is gone through.
         sizes["ahead"] = 2 * sizes["wave"]
-    elif projects_ahead(config, steps, rows, training, cached):
+    elif vocabulary or projects_ahead(config, steps, rows, training, cached):
         sizes["ahead"] = _steps_ahead(config, steps, rows)
     sizes["gate_steps"] = steps if training else sizes["ahead"]
     sizes["cached"], sizes["cached_in_part"] = cached, _numbers_cached_in_part(itemsize)
@@ -424,6 +432,12 @@ def layout(
     cells = packed.cells.copy()
     state = room_rows * int(cells[0]["state_row"])
     cells["gates_panel"] = gates_panel
+    cells["projected"] = -1
+    sizes["vocabulary"] = vocabulary
+    sizes["vocabulary_panel"] = vocabulary_panel = vocabulary * 4 * W + CACHE_LINE // itemsize
+    for cell in cells[: D if vocabulary else 0]:
+        cell["projected"] = places.take(panels, vocabulary_panel)
+        cell["token_sums"] = places.take(panels, vocabulary_panel) if training else 0
     one_by_one = not (training or split.tasks or split.wave)
     if training:
         sizes["rooms_apart"] = _APART_BYTES // itemsize

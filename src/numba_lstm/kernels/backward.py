@@ -156,9 +156,9 @@ def cell_step_back(cell, first_panel, last_panel, rows, place):
 
 
 @inlined
-def _dgates_terms(cell, gates, block, row):
-    """All dgates of a cell as the terms of a product."""
-    return Terms(cell.gate_columns, 4 * width(gates), cell.gates_panel, gates, block, row)
+def dgates_terms(cell, gates, panel, block, row):
+    """All dgates of a cell as the terms of a product, those of the next panel so far on."""
+    return Terms(cell.gate_columns, 4 * width(gates), panel, gates, block, row)
 
 
 @device
@@ -173,7 +173,7 @@ def recurrent_step_back(call, cell, packed, first_panel, last_panel, rows, place
     product(
         1,
         rows,
-        _dgates_terms(cell, place.gates, 0, 4 * lanes),
+        dgates_terms(cell, place.gates, cell.gates_panel, 0, 4 * lanes),
         no_terms(place.gates),
         address(packed, cell.recurrent_panels) + first_unit * panel_rows,
         panel_rows,
@@ -221,6 +221,32 @@ def _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows,
 
 
 @device
+def product_of_dgates(
+    call, cell, packed, first_direction, blocks, rows, first, second, scratch, out
+):
+    """Blocks of rows of dgates to the gradients of inputs.
+
+    `first` are the dgates of one direction, `second` those of the next, if both are at hand. What
+    the second direction gives by itself is added to what stands in `out`.
+    """
+    gates = cell.gate_columns
+    product(
+        blocks,
+        rows,
+        first,
+        second,
+        address(packed, cell.input_panels),
+        1 + call.directions * gates,
+        first_direction * gates,
+        cell.inputs,
+        first_direction > 0,
+        call.cached,
+        scratch,
+        out,
+    )
+
+
+@device
 def input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, first, rows):
     """Gradient of a layer's input in the steps [begin, end), from the directions at hand.
 
@@ -239,7 +265,6 @@ def input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, en
         dx_row = cell.inputs
         dx_step = B * dx_row
         target = address(workspace, cells[(layer - 1) * D].doutputs) + -call.held * dx_step
-    gates = cell.gate_columns
     for start in range(begin, end, call.dx_steps):
         steps = min(call.dx_steps, end - start)
         one = kept_gates(call, cell, workspace, start) + first * 4 * lanes
@@ -251,20 +276,19 @@ def input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, en
         if rows < ROWS:
             blocks, block, height, row = height, row, blocks, block
             out = Place(place, dx_row, dx_step, 4 * lanes)
-        second = _dgates_terms(other_cell, other, block, row)
+        second = dgates_terms(other_cell, other, cell.gates_panel, block, row)
         if not both:
             second = no_terms(other)
-        product(
+        first_terms = dgates_terms(cell, one, cell.gates_panel, block, row)
+        product_of_dgates(
+            call,
+            cell,
+            packed,
+            call.first_direction,
             blocks,
             height,
-            _dgates_terms(cell, one, block, row),
+            first_terms,
             second,
-            address(packed, cell.input_panels),
-            1 + D * gates,
-            call.first_direction * gates,
-            cell.inputs,
-            call.first_direction > 0,
-            call.cached,
             scratch,
             out,
         )

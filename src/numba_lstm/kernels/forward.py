@@ -33,6 +33,7 @@ from .gemm import (
     tiles_over,
 )
 from .panels import gate_stride, panels_of, vectors_of_panel
+from .vocabulary import is_looked_up, look_up_inputs
 from .workers import first_of_share
 
 
@@ -471,8 +472,19 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
 
 
 @spliced
-def project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, walk, scratch):
+def prepare_inputs(call, cell, panels, first_panel, last_panel, rows, steps, walk, past, where):
     """Bias and input's part of the pre-activations of some steps, into the place of the gates."""
+    if is_looked_up(cell):
+        term = step_at(call, cell, past) * call.batch + where.first
+        projected = address(where.workspace, cell.projected)
+        look_up_inputs(call, cell, projected, first_panel, last_panel, rows, steps, term, walk)
+    else:
+        _project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, walk, where)
+
+
+@spliced
+def _project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, walk, where):
+    """The same, where the inputs stand in a sequence."""
     across = 4 * width(panels)
     panel_rows = 1 + cell.inputs + cell.hidden
     first_column = first_panel * across
@@ -488,7 +500,7 @@ def project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, wal
         min(cell.gate_columns, last_panel * across) - first_column,
         False,
         call.cached,
-        scratch,
+        where.scratch,
         Place(gates, across, walk.gates_step, cell.gates_panel),
     )
 
@@ -529,11 +541,11 @@ def end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace):
 
 
 @device
-def run_chunk(call, cell, panels, rows, steps, walk, past, scratch):
+def run_chunk(call, cell, panels, rows, steps, walk, past, where):
     """Some steps of all units of a cell; their inputs ahead of the recurrence, if that is done."""
-    count = panels_of(cell, width(scratch))
+    count = panels_of(cell, width(where.scratch))
     if call.ahead > 0:
-        project_inputs(call, cell, panels, 0, count, rows, steps, walk, scratch)
+        prepare_inputs(call, cell, panels, 0, count, rows, steps, walk, past, where)
     run_steps(call, cell, panels, 0, count, rows, steps, walk, past)
 
 
@@ -557,7 +569,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
             begin_states(call, cell, index, h0, c0, first, rows, walk, workspace)
             for past in range(0, steps, chunk):
                 walk = walk_from(call, cells, index, past, where)
-                run_chunk(call, cell, panels, rows, min(chunk, steps - past), walk, past, scratch)
+                run_chunk(call, cell, panels, rows, min(chunk, steps - past), walk, past, where)
             walk = walk_from(call, cells, index, steps, where)
             end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)
         drop_outputs(call, cells, layer, first, rows, workspace)
@@ -588,7 +600,8 @@ def lstm_forward(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker
     packed : array
         Panels, read.
     x : array
-        Input at ``t * x_step + b * x_row``, read.
+        Input at ``t * x_step + b * x_row``, read; or a table, from which `lstm_vocabulary` has made
+        what is read in its place.
     h0, c0 : array
         (L D, B, H) states before, or empty for zeros; read.
     y : array

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import address
+from ..simd.pointer import Pointer, address
 from ..simd.vector import width
 from .forward import (
     at_begin,
@@ -30,8 +30,9 @@ from .gemm import (
     tiles_over,
 )
 from .panels import gate_stride, panels_of, vectors_of_panel
-from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
+from .tables import TASK_FEATURES, TASK_PANELS
 from .transposition import transpose
+from .vocabulary import block_of_terms, is_looked_up, sum_by_tokens
 from .workers import first_of_share
 
 
@@ -43,7 +44,7 @@ def _features_between(first, last, segment_first, segment_last):
 
 
 @device
-def _copy_features(first, last, inputs, hiddens, x, x_row, h, h_row, rows, target):
+def copy_features(first, last, inputs, hiddens, x, x_row, h, h_row, rows, target):
     """Copy the features [first, last) of (1, x, h) of some rows side by side."""
     _, ones = _features_between(first, last, 0, 1)
     x_first, x_count = _features_between(first, last, 1, 1 + inputs)
@@ -58,14 +59,17 @@ def _copy_features(first, last, inputs, hiddens, x, x_row, h, h_row, rows, targe
 
 
 @inlined
-def _results_of(cell, unit, first, last, gradients, asked):
-    """Rows of the gradients of some units with respect to the features [first, last)."""
+def _results_of(cell, inputs, unit, first, last, gradients, asked):
+    """Rows of the gradients of some units with respect to the features [first, last).
+
+    Before the hidden units there are so many inputs among them.
+    """
     I, H = cell.inputs, cell.hidden
-    x_first, inputs = _features_between(first, last, 1, 1 + I)
-    h_first, hiddens = _features_between(first, last, 1 + I, 1 + I + H)
+    x_first, x_count = _features_between(first, last, 1, 1 + inputs)
+    h_first, h_count = _features_between(first, last, 1 + inputs, 1 + inputs + H)
     return Results(
-        Rows(address(gradients, cell.weight_ih + unit * I + x_first), I, H * I, inputs),
-        Rows(address(gradients, cell.weight_hh + unit * H + h_first), H, H * H, hiddens),
+        Rows(address(gradients, cell.weight_ih + unit * I + x_first), I, H * I, x_count),
+        Rows(address(gradients, cell.weight_hh + unit * H + h_first), H, H * H, h_count),
         asked,
     )
 
@@ -100,10 +104,71 @@ class Task(NamedTuple):
     last: int
 
 
+class Block(NamedTuple):
+    """A block of the terms of sums of outer products."""
+
+    terms: int
+    dgates: Pointer  # of the first term
+    panel: int  # from those of one panel to those of the next
+    first: bool  # whether it is the first to be added up
+    last: bool  # and whether the last
+
+
 @device
-def _gradient_task(
-    call, cells, index, task, x, gradients, workspace, first_sums, sums_panel, scratch
+def outer_sums_of_block(
+    cell, inputs, task, block, features, gradients, accumulate, first_sums, sums_panel
 ):
+    """Add a block to the sums of a task, and give the gradients what is complete.
+
+    Parameters
+    ----------
+    cell : CELL
+    inputs : int
+        Among the features of the cell.
+    task : Task
+    block : Block
+    features : Pointer
+        (terms, features of the task), read.
+    gradients : array
+        Flat gradients.
+    accumulate : bool
+        Whether they are added to.
+    first_sums, sums_panel : Pointer, int
+        Sums of the first panel, and how far on those of the next one are.
+    """
+    first_panel, last_panel, first, last = task
+    lanes = width(features)
+    for panel in range(first_panel, last_panel):
+        weights = block.dgates + panel * block.panel
+        following = weights + block.panel if panel + 1 < last_panel else weights
+        sums = first_sums + (panel - first_panel) * sums_panel
+        asked = (panel - first_panel) * columns_asked(last - first) if block.last else -1
+        results = _results_of(cell, inputs, panel * lanes, first, last, gradients, asked)
+        outer_products(
+            last - first,
+            block.terms,
+            vectors_of_panel(cell, panel, lanes),
+            features,
+            last - first,
+            weights,
+            following,
+            results,
+            not block.first,
+            sums,
+        )
+        if block.last:
+            # The caches still have them: later on they would be waited for a second time.
+            _give_sums(cell, panel, first, last, sums, results, gradients, accumulate)
+
+
+@inlined
+def _inputs_among_features(cell):
+    """Inputs whose weights have gradients that are summed over the steps."""
+    return 0 if is_looked_up(cell) else cell.inputs
+
+
+@device
+def _gradient_task(call, cells, index, task, x, gradients, workspace, sums, sums_panel, scratch):
     """Gradients of some units with respect to some features, summed in one place panel by panel.
 
     The features of a block are copied side by side first: their rows stand so far apart that they
@@ -112,15 +177,14 @@ def _gradient_task(
     B, D = call.batch, call.directions
     first_panel, last_panel, first, last = task
     cell = cells[index]
-    I, H = cell.inputs, cell.hidden
+    I, H = _inputs_among_features(cell), cell.hidden
     layer = index // D
     direction = index - layer * D
     row_size = 4 * width(scratch)
     source = source_of_layer(call, cells, layer, x, workspace)
     h_row = outputs_row(call, cell)
     onwards = 1 - 2 * cell.reverse
-    block_rows = max(1, min(B, BLOCK_TERMS))
-    block_steps = BLOCK_TERMS // block_rows
+    block_rows, block_steps = block_of_terms(B)
     blocks = (call.stop - call.start + block_steps - 1) // block_steps
     for later in range(blocks):
         number = later if cell.reverse == 1 else blocks - 1 - later
@@ -128,10 +192,15 @@ def _gradient_task(
         steps = min(block_steps, call.stop - step)
         for row in range(0, B, block_rows):
             rows = min(block_rows, B - row)
-            first_block = at_end(call, cell) and later == 0 and row == 0
-            last_block = at_begin(call, cell) and later == blocks - 1 and row + rows == B
+            block = Block(
+                steps * rows,
+                kept_gates(call, cell, workspace, step) + row * row_size,
+                cell.gates_panel,
+                at_end(call, cell) and later == 0 and row == 0,
+                at_begin(call, cell) and later == blocks - 1 and row + rows == B,
+            )
             for past in range(steps):
-                _copy_features(
+                copy_features(
                     first,
                     last,
                     I,
@@ -144,34 +213,27 @@ def _gradient_task(
                     rows,
                     scratch + past * rows * (last - first),
                 )
-            dgates = kept_gates(call, cell, workspace, step) + row * row_size
-            for panel in range(first_panel, last_panel):
-                weights = dgates + panel * cell.gates_panel
-                following = weights + cell.gates_panel if panel + 1 < last_panel else weights
-                sums = first_sums + (panel - first_panel) * sums_panel
-                asked = (panel - first_panel) * columns_asked(last - first) if last_block else -1
-                unit = panel * width(scratch)
-                results = _results_of(cell, unit, first, last, gradients, asked)
-                outer_products(
-                    last - first,
-                    steps * rows,
-                    vectors_of_panel(cell, panel, width(scratch)),
-                    scratch,
-                    last - first,
-                    weights,
-                    following,
-                    results,
-                    not first_block,
-                    sums,
-                )
-                if last_block:
-                    # The caches still have them: later on they would be waited for a second time.
-                    added = call.accumulate == 1
-                    _give_sums(cell, panel, first, last, sums, results, gradients, added)
+            added = call.accumulate == 1
+            outer_sums_of_block(cell, I, task, block, scratch, gradients, added, sums, sums_panel)
+            if is_looked_up(cell):
+                # The tasks of the same panels share them out as they do their features.
+                across, features = last_panel - first_panel, 1 + H
+                for panel in range(
+                    first_panel + first_of_share(across, first, features),
+                    first_panel + first_of_share(across, last, features),
+                ):
+                    sum_by_tokens(
+                        call,
+                        step * B + row,
+                        block.terms,
+                        block.dgates + panel * block.panel,
+                        not block.first,
+                        address(workspace, cell.token_sums) + panel * call.vocabulary_panel,
+                    )
 
 
 @inlined
-def _tasks_of_gradients(panels, features, workers):
+def tasks_of_gradients(panels, features, workers):
     """Tasks into which panels, and into which features, are cut: as many for each worker.
 
     Panels first, since dgates are what there is most of to read, but no single ones: their features
@@ -185,7 +247,7 @@ def _tasks_of_gradients(panels, features, workers):
 
 
 @inlined
-def _task(panels, panel_tasks, features, feature_tasks, number):
+def task_of_number(panels, panel_tasks, features, feature_tasks, number):
     """One of the tasks of a cell."""
     group = number // feature_tasks
     part = number - group * feature_tasks
@@ -204,7 +266,7 @@ def _rows_of_sums(task):
 
 
 @inlined
-def _room_of_task(task, features):
+def room_of_task(task, features):
     """Row where the room of a task begins, if each has as many rows as it needs, and no more.
 
     The tasks of the same panels share out the rows of these panels by their features, so no two
@@ -223,11 +285,11 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
     calls : (1,) array of CALL
     cells : (L D,) array of CELL
     x : array
-        Input of the forward pass, read.
+        Input of the forward pass, read; not where it is a table.
     gradients : array
         Flat gradients, laid out like the parameters; accumulated into, or assigned.
     workspace : array
-        dgates and outputs are read; partial sums are assigned.
+        dgates and outputs are read; partial sums, and those of dgates by tokens, are assigned.
     worker, workers : int
         Which share of the tasks, of how many.
     """
@@ -243,23 +305,23 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
         for direction in range(call.first_direction, call.last_direction):
             index = layer * D + direction
             cell = cells[index]
-            features = 1 + cell.inputs + cell.hidden
+            features = 1 + _inputs_among_features(cell) + cell.hidden
             panels = panels_of(cell, lanes)
-            panel_tasks, feature_tasks = _tasks_of_gradients(panels, features, workers)
+            panel_tasks, feature_tasks = tasks_of_gradients(panels, features, workers)
             tasks = panel_tasks * feature_tasks
             first_task = (worker - before) % workers
             # Sums that need not wait for the next span: one task's after another's in the room of
             # this worker's largest task, where they stay in its L2 cache.
             largest = Task(0, 0, 0, 0)
             for number in range(first_task, tasks, workers):
-                task = _task(panels, panel_tasks, features, feature_tasks, number)
+                task = task_of_number(panels, panel_tasks, features, feature_tasks, number)
                 if _rows_of_sums(task) > _rows_of_sums(largest):
                     largest = task
             for number in range(first_task, tasks, workers):
-                task = _task(panels, panel_tasks, features, feature_tasks, number)
+                task = task_of_number(panels, panel_tasks, features, feature_tasks, number)
                 row, panel_rows = task.first_panel * features + task.first, features
                 if whole:
-                    row, panel_rows = _room_of_task(largest, features), task.last - task.first
+                    row, panel_rows = room_of_task(largest, features), task.last - task.first
                 sums = address(workspace, cell.partial + row * row_size)
                 _gradient_task(
                     call,

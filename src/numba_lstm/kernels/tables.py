@@ -21,7 +21,7 @@ CALL = np.dtype(
             "x_row",  # and over the rows of the batch
             "y_step",  # strides of y and dy
             "y_row",
-            "input_gradient",  # 1 if dx is wanted
+            "input_gradient",  # 1 if dx of a sequence is wanted
             "accumulate",  # 1 if weight gradients are added to those that are there
             # what of it this call runs
             "first_layer",
@@ -48,6 +48,10 @@ CALL = np.dtype(
             # from a worker's h, c and gates to the next one's, 0 where all share them; in training
             # between the rows of two workers in dh and dc
             "rooms_apart",
+            "vocabulary",  # rows of the table that x is where tokens stand for inputs; else 0
+            "tokens",  # address of these, (T, B) of int64
+            "order",  # and of what `group_tokens` gave, for the way back
+            "vocabulary_panel",  # stride of what is kept of them over H / W
             "packed_apart",  # from a worker's packed weights to the next one's; 0 if it is the same
             "tasks",  # into which the units of a direction are cut where workers share them; else 0
             "wave",  # steps of a stage taken at once where workers share out stages; else 0
@@ -87,6 +91,9 @@ CELL = np.dtype(
             "gates_panel",  # stride of the gates over H / W
             "outputs",  # (steps, B, D H), shared by the directions; for training also a step before
             "source",  # the same of the layer below, with dropout
+            # where tokens stand for the inputs of a cell; else -1
+            "projected",  # (H / W, vocabulary, 4, W): bias and inputs' part of the pre-activations
+            "token_sums",  # the same: sums of dgates; training only
             "doutputs",  # gradients of the outputs; unused in the last layer
             "marks",  # (segments, 2, B, state_row): h and c before each; training only
             "dh",  # (B, state_row), the rows of workers apart

@@ -19,7 +19,7 @@ from .forward import (
     begin_states,
     drop_outputs,
     end_states,
-    project_inputs,
+    prepare_inputs,
     run_steps,
     source_of_layer,
     walk_from,
@@ -57,7 +57,7 @@ def _stage(own, layer, stage, kind, past, some):
             if past == 0 and part == 0:
                 begin_states(call, cell, index, h0, c0, 0, B, walk, workspace)
             if call.ahead > 0:
-                project_inputs(call, cell, weights, panel, last, B, some, walk, scratch)
+                prepare_inputs(call, cell, weights, panel, last, B, some, walk, past, where)
         else:
             if part == 0:
                 end_states(call, cell, index, h_n, c_n, 0, B, walk, workspace)
@@ -80,7 +80,7 @@ def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, 
     packed : array
         Panels, read.
     x : array
-        Input at ``t * x_step + b * x_row``, read.
+        Input at ``t * x_step + b * x_row``, read; or a table.
     h0, c0 : array
         (L D, B, H) states before, or empty for zeros; read.
     y : array

@@ -19,7 +19,7 @@ from .forward import (
     Surroundings,
     begin_states,
     end_states,
-    project_inputs,
+    prepare_inputs,
     run_steps,
     source_of_layer,
     walk_from,
@@ -65,7 +65,7 @@ def _take_chunk(own, stage, past, some):
     where = Surroundings(source, y, workspace, scratch, 0, 0)
     walk = walk_from(call, cells, layer, past, where)
     if stage % 2 == 0:
-        project_inputs(call, cell, panels, 0, count, B, some, walk, scratch)
+        prepare_inputs(call, cell, panels, 0, count, B, some, walk, past, where)
         return
     if past == 0:
         begin_states(call, cell, layer, h0, c0, 0, B, walk, workspace)
@@ -86,7 +86,7 @@ def lstm_wavefront(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
     packed : array
         Panels, read.
     x : array
-        Input at ``t * x_step + b * x_row``, read.
+        Input at ``t * x_step + b * x_row``, read; or a table.
     h0, c0 : array
         (L, B, H) states before, or empty for zeros; read.
     y : array

@@ -1,0 +1,125 @@
+"""From the dgates of tokens to the gradients of a table, and of the weights that take its rows."""
+
+from __future__ import annotations
+
+from ..jit import device, kernel
+from ..simd.mode import enter_default_mode, restore_mode
+from ..simd.pointer import address
+from ..simd.vector import width
+from .backward import dgates_terms, product_of_dgates
+from .gemm import Place, no_terms
+from .gradients import (
+    Block,
+    Task,
+    copy_features,
+    outer_sums_of_block,
+    room_of_task,
+    task_of_number,
+    tasks_of_gradients,
+)
+from .panels import panels_of
+from .tables import BLOCK_TERMS
+from .workers import first_of_share
+
+
+@device
+def _weights_task(call, cell, task, x, newest, gradients, workspace, scratch):
+    """Gradients of some units with respect to some inputs, over the tokens in blocks."""
+    I, V = cell.inputs, call.vocabulary
+    row_size = 4 * width(scratch)
+    count = task.last - task.first
+    sums = address(workspace, cell.partial + room_of_task(task, 1 + I) * row_size)
+    for token in range(0, V, BLOCK_TERMS):
+        rows = min(BLOCK_TERMS, V - token)
+        values = address(x, token * I)
+        copy_features(task.first, task.last, I, 0, values, I, values, 0, rows, scratch)
+        for row in range(rows):
+            if newest[token + row] < 0:  # whatever stands there, no step has read it
+                for k in range(count):
+                    scratch[row * count + k] = 0.0
+        outer_sums_of_block(
+            cell,
+            I,
+            task,
+            Block(
+                rows,
+                address(workspace, cell.token_sums + token * row_size),
+                call.vocabulary_panel,
+                token == 0,
+                token + rows == V,
+            ),
+            scratch,
+            gradients,
+            call.accumulate == 1,
+            sums,
+            count * row_size,
+        )
+
+
+@kernel
+def lstm_vocabulary_back(
+    calls, cells, packed, x, newest, dx, gradients, workspace, worker, workers
+):
+    """One worker's share of what follows from the sums of dgates by tokens, which are complete.
+
+    Parameters
+    ----------
+    calls : (1,) array of CALL
+    cells : (L D,) array of CELL
+    packed : array
+        Input panels, read.
+    x : array
+        (vocabulary, inputs) flat, read.
+    newest : array of int64
+        For every token, negative if there was none of it; read.
+    dx : array
+        Gradient of x, assigned; empty if it is not wanted.
+    gradients : array
+        Flat gradients, laid out like the parameters; input weights are accumulated into, or
+        assigned.
+    workspace : array
+        Sums by tokens are read; partial sums are assigned.
+    worker, workers : int
+        Which share, of how many.
+    """
+    mode = enter_default_mode()
+    call = calls[0]
+    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    lanes = width(scratch)
+    D, V = call.directions, call.vocabulary
+    I = cells[0].inputs
+    first = first_of_share(V, worker, workers)
+    rows = first_of_share(V, worker + 1, workers) - first
+    if rows > 0 and dx.size > 0:
+        row_size = 4 * lanes
+        panel = call.vocabulary_panel
+        one = address(workspace, cells[0].token_sums + first * row_size)
+        other = address(workspace, cells[D - 1].token_sums + first * row_size)
+        second = no_terms(other)
+        if D == 2:
+            second = dgates_terms(cells[1], other, panel, 0, row_size)
+        product_of_dgates(
+            call,
+            cells[0],
+            packed,
+            0,
+            1,
+            rows,
+            dgates_terms(cells[0], one, panel, 0, row_size),
+            second,
+            scratch,
+            Place(address(dx, first * I), 0, I, row_size),
+        )
+    before = 0
+    for direction in range(D):
+        cell = cells[direction]
+        panels = panels_of(cell, lanes)
+        panel_tasks, input_tasks = tasks_of_gradients(panels, I, workers)
+        tasks = panel_tasks * input_tasks
+        for number in range((worker - before) % workers, tasks, workers):
+            task = task_of_number(panels, panel_tasks, I, input_tasks, number)
+            # The first feature is the 1 that takes the biases.
+            task = Task(task.first_panel, task.last_panel, 1 + task.first, 1 + task.last)
+            _weights_task(call, cell, task, x, newest, gradients, workspace, scratch)
+        before += tasks
+    restore_mode(mode)

@@ -1,0 +1,180 @@
+"""Tables that are projected for the tokens that name their rows: bits, and gradients."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import numba_lstm as nl
+import reference
+from numba_lstm import schedule
+from numba_lstm.kernels.tables import BLOCK_TERMS
+from numba_lstm.kernels.vocabulary import group_tokens
+from numba_lstm.workspace import layout
+from schedules import SCHEDULES
+
+# Tokens, features, H, layers, directions, axes of the tokens, and whether the first is the batch.
+CASES = [
+    (20, 6, 18, 2, 1, (30, 5), False),
+    (11, 5, 33, 2, 2, (40, 3), False),
+    (50, 16, 40, 1, 1, (150, 3), True),
+    (130, 20, 100, 1, 1, (20, 20), False),
+    (7, 3, 4, 1, 2, (300,), False),
+    (1, 1, 1, 1, 1, (2, 1), False),
+]
+SIZES = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def model_and_tokens(case, dtype):
+    vocabulary, features, hidden, layers, directions, axes, batch_first = case
+    options = {"bidirectional": directions == 2, "batch_first": batch_first, "dtype": dtype}
+    lstm = nl.LSTM(features, hidden, layers, **options, seed=1)
+    model = nl.Sequential(nl.Embedding(vocabulary, features, dtype=dtype, seed=0), lstm)
+    # Some tokens are frequent, and some do not occur.
+    tokens = np.random.default_rng(2).integers(0, vocabulary, axes) // 2 * 2 % max(1, vocabulary)
+    return model, tokens
+
+
+def gradients(model, tokens, dy, **options):
+    model.forward(tokens, checkpoint=options.pop("checkpoint", None), **options)
+    model.backward(dy, accumulate=False, **options)
+    return model.gradients.flat.copy()
+
+
+def cotangent(model, tokens):
+    y, _ = model(tokens)
+    return np.random.default_rng(3).standard_normal(y.shape).astype(y.dtype)
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Names of the kernels that calls have run."""
+    names = set()
+    share_out = nl.threads.share_out
+
+    def noting(kernel, arguments, workers):
+        names.add(kernel.__name__)
+        share_out(kernel, arguments, workers)
+
+    monkeypatch.setattr("numba_lstm.threads.share_out", noting)
+    return names
+
+
+PROJECTION = {"lstm_vocabulary", "lstm_vocabulary_back"}
+
+
+def test_tables_are_projected_where_tokens_are_many(kernels):
+    model = nl.Sequential(nl.Embedding(10, 4, seed=0), nl.LSTM(4, 5, seed=1))
+    few, many = np.zeros((19, 1), np.int64), np.zeros((20, 1), np.int64)
+    gradients(model, few, np.ones((19, 1, 5)))
+    assert not kernels & PROJECTION
+    gradients(model, many, np.ones((20, 1, 5)))
+    assert kernels >= PROJECTION
+    kernels.clear()
+    model(few)
+    assert not kernels & PROJECTION
+    model(many)
+    assert kernels & PROJECTION == {"lstm_vocabulary"}
+
+
+@SIZES
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_bits_of_rows_that_are_looked_up(case, dtype, kernels):
+    model, tokens = model_and_tokens(case, dtype)
+    embedding, lstm = model.layers
+    y, (h, c) = lstm(embedding(tokens))
+    for run in (model, model.forward):
+        kernels.clear()
+        projected, ((h_n, c_n),) = run(tokens)
+        assert "lstm_vocabulary" in kernels
+        np.testing.assert_array_equal(projected, y)
+        np.testing.assert_array_equal(h_n, h)
+        np.testing.assert_array_equal(c_n, c)
+
+
+@SIZES
+def test_the_gradients_of_rows_that_are_looked_up(case, monkeypatch):
+    model, tokens = model_and_tokens(case, "float64")
+    dy = cotangent(model, tokens)
+    projected = gradients(model, tokens, dy)
+    monkeypatch.setattr("numba_lstm.layers.projects_vocabulary", lambda vocabulary, count: False)
+    looked_up = gradients(model, tokens, dy)
+    assert reference.relative_error(projected, looked_up) < 1e-13
+    table = model.gradients["0.weight"]
+    absent = np.setdiff1d(np.arange(len(table)), tokens)
+    assert not table[absent].any()
+
+
+@SIZES
+@pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
+@pytest.mark.parametrize("near", [True, False])
+def test_workers_and_checkpoints_change_no_bit(case, schedule_of_workers, near, monkeypatch):
+    model, tokens = model_and_tokens(case, "float32")
+    dy = cotangent(model, tokens)
+    outputs, whole = model(tokens, threads=1)[0], gradients(model, tokens, dy, threads=1)
+    monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
+    monkeypatch.setattr(schedule, "_OPERATIONS_OF_A_WAVE", 1)
+    monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
+    if not near:  # workers share out units of larger batches as well, and spans are short
+        monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize: 1000)
+    monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
+    monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
+    layout.cache_clear()
+    try:
+        np.testing.assert_array_equal(model(tokens, threads=5)[0], outputs)
+        for options in ({}, {"checkpoint": 1}, {"checkpoint": "auto"}):
+            shared = gradients(model, tokens, dy, threads=5, **options)
+            np.testing.assert_array_equal(shared, whole)
+    finally:
+        layout.cache_clear()
+
+
+def test_gradients_are_added_or_set():
+    model, tokens = model_and_tokens(CASES[0], "float32")
+    dy = cotangent(model, tokens)
+    once = gradients(model, tokens, dy)
+    model.forward(tokens)
+    model.backward(dy, accumulate=True)
+    assert reference.relative_error(model.gradients.flat, 2 * once.astype("f8")) < 1e-6
+
+
+def test_rows_that_no_token_names_are_never_used():
+    model, tokens = model_and_tokens(CASES[0], "float32")
+    dy = cotangent(model, tokens)
+    clean = model(tokens)[0], gradients(model, tokens, dy)
+    absent = np.setdiff1d(np.arange(CASES[0][0]), tokens)
+    table = model.parameters["0.weight"].copy()
+    table[absent] = np.nan
+    model.parameters["0.weight"] = table
+    np.testing.assert_array_equal(model(tokens)[0], clean[0])
+    np.testing.assert_array_equal(gradients(model, tokens, dy), clean[1])
+
+
+def test_tokens_may_change_after_forward():
+    model, tokens = model_and_tokens(CASES[0], "float32")
+    dy = cotangent(model, tokens)
+    clean = gradients(model, tokens, dy)
+    model.forward(tokens)
+    tokens[:] = 0
+    model.backward(dy, accumulate=False)
+    np.testing.assert_array_equal(model.gradients.flat, clean)
+
+
+@given(st.integers(1, 40), st.integers(1, 300), st.integers(1, 200), st.integers(0, 2**32))
+def test_terms_of_a_token_meet(steps, batch, vocabulary, seed):
+    tokens = np.random.default_rng(seed).integers(0, vocabulary, steps * batch)
+    newest, order = np.empty(vocabulary, np.int64), np.empty_like(tokens)
+    group_tokens(tokens, batch, newest, order)
+    block_rows = min(batch, BLOCK_TERMS)
+    block_steps = BLOCK_TERMS // block_rows
+    for step in range(0, steps, block_steps):
+        for row in range(0, batch, block_rows):
+            begin = step * batch + row
+            terms = min(block_steps, steps - step) * min(block_rows, batch - row)
+            block = tokens[begin : begin + terms]
+            _, first = np.unique(block, return_index=True)
+            groups = [np.flatnonzero(block == block[k]) for k in sorted(first)]
+            np.testing.assert_array_equal(order[begin : begin + terms], np.concatenate(groups))
+    for token in range(vocabulary):
+        places = np.flatnonzero(tokens == token)
+        assert newest[token] == (places[-1] if places.size else -1)
