@@ -54,10 +54,11 @@ def test_lstm(case, dropout):
     assert_gradients(lstm, loss, state, arrays, {"x": dx, "h0": dh0, "c0": dc0})
 
 
-@pytest.mark.parametrize("vocabulary", [6, 7])  # projected once for 12 tokens, and not
-def test_sequential(vocabulary):
+@pytest.mark.parametrize("projected", [False, True])
+def test_sequential(projected, monkeypatch):
+    monkeypatch.setattr("numba_lstm.layers.projects_vocabulary", lambda *sizes, training: projected)
     model = nl.Sequential(
-        nl.Embedding(vocabulary, 3, dtype="float64", seed=1),
+        nl.Embedding(6, 3, dtype="float64", seed=1),
         nl.LSTM(3, 4, 2, dropout=0.3, dtype="float64", seed=2),
         nl.LSTM(4, 3, bidirectional=True, dtype="float64", seed=3),
         nl.Linear(6, 5, dtype="float64", seed=4),

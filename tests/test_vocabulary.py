@@ -64,21 +64,34 @@ PROJECTION = {"lstm_vocabulary", "lstm_vocabulary_back"}
 
 
 def test_tables_are_projected_where_tokens_are_many(kernels):
-    model = nl.Sequential(nl.Embedding(10, 4, seed=0), nl.LSTM(4, 5, seed=1))
-    few, many = np.zeros((19, 1), np.int64), np.zeros((20, 1), np.int64)
-    gradients(model, few, np.ones((19, 1, 5)))
-    assert not kernels & PROJECTION
-    gradients(model, many, np.ones((20, 1, 5)))
-    assert kernels >= PROJECTION
-    kernels.clear()
-    model(few)
-    assert not kernels & PROJECTION
-    model(many)
-    assert kernels & PROJECTION == {"lstm_vocabulary"}
+    model = nl.Sequential(nl.Embedding(30, 50, seed=0), nl.LSTM(50, 5, seed=1))
+    few, some, many = (np.zeros((steps, 1), np.int64) for steps in (30, 60, 300))
+    for tokens, trained, inferred in (
+        (few, set(), set()),
+        (some, PROJECTION, set()),
+        (many, PROJECTION, {"lstm_vocabulary"}),
+    ):
+        kernels.clear()
+        gradients(model, tokens, np.ones((len(tokens), 1, 5)))
+        assert kernels & PROJECTION == trained
+        kernels.clear()
+        model(tokens)
+        assert kernels & PROJECTION == inferred
+
+
+def projecting(monkeypatch, *, always):
+    """Projecting a table whatever that saves, or never."""
+    monkeypatch.setattr("numba_lstm.layers.projects_vocabulary", lambda *sizes, training: always)
+
+
+@pytest.fixture
+def always_projected(monkeypatch):
+    projecting(monkeypatch, always=True)
 
 
 @SIZES
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.usefixtures("always_projected")
 def test_the_bits_of_rows_that_are_looked_up(case, dtype, kernels):
     model, tokens = model_and_tokens(case, dtype)
     embedding, lstm = model.layers
@@ -93,11 +106,12 @@ def test_the_bits_of_rows_that_are_looked_up(case, dtype, kernels):
 
 
 @SIZES
+@pytest.mark.usefixtures("always_projected")
 def test_the_gradients_of_rows_that_are_looked_up(case, monkeypatch):
     model, tokens = model_and_tokens(case, "float64")
     dy = cotangent(model, tokens)
     projected = gradients(model, tokens, dy)
-    monkeypatch.setattr("numba_lstm.layers.projects_vocabulary", lambda vocabulary, count: False)
+    projecting(monkeypatch, always=False)
     looked_up = gradients(model, tokens, dy)
     assert reference.relative_error(projected, looked_up) < 1e-13
     table = model.gradients["0.weight"]
@@ -108,6 +122,7 @@ def test_the_gradients_of_rows_that_are_looked_up(case, monkeypatch):
 @SIZES
 @pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
 @pytest.mark.parametrize("near", [True, False])
+@pytest.mark.usefixtures("always_projected")
 def test_workers_and_checkpoints_change_no_bit(case, schedule_of_workers, near, monkeypatch):
     model, tokens = model_and_tokens(case, "float32")
     dy = cotangent(model, tokens)
@@ -129,6 +144,7 @@ def test_workers_and_checkpoints_change_no_bit(case, schedule_of_workers, near, 
         layout.cache_clear()
 
 
+@pytest.mark.usefixtures("always_projected")
 def test_gradients_are_added_or_set():
     model, tokens = model_and_tokens(CASES[0], "float32")
     dy = cotangent(model, tokens)
@@ -138,6 +154,7 @@ def test_gradients_are_added_or_set():
     assert reference.relative_error(model.gradients.flat, 2 * once.astype("f8")) < 1e-6
 
 
+@pytest.mark.usefixtures("always_projected")
 def test_rows_that_no_token_names_are_never_used():
     model, tokens = model_and_tokens(CASES[0], "float32")
     dy = cotangent(model, tokens)
@@ -150,6 +167,7 @@ def test_rows_that_no_token_names_are_never_used():
     np.testing.assert_array_equal(gradients(model, tokens, dy), clean[1])
 
 
+@pytest.mark.usefixtures("always_projected")
 def test_tokens_may_change_after_forward():
     model, tokens = model_and_tokens(CASES[0], "float32")
     dy = cotangent(model, tokens)

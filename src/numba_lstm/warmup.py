@@ -67,10 +67,11 @@ def warmup(
     with jit.warming() as ready:
         for dtype in wanted:
             LSTM(1, 1, dtype=dtype, threads=most).compile(training=for_training)
-            # Kernels know sizes at run time only, so the smallest model needs all the others.
-            layers = (kind(1, 1, dtype=dtype) for kind in (Embedding, LSTM, Linear))
-            model = Sequential(*layers, threads=1)
-            for steps in (1, 2):  # the row of the token is looked up; the table is projected
+            # Kernels know sizes at run time only, so the smallest model needs all the others. But a
+            # row has to be long for its projection to be worth while, from the second token on.
+            layers = Embedding(1, 100, dtype=dtype), LSTM(100, 1, dtype=dtype)
+            model = Sequential(*layers, Linear(1, 1, dtype=dtype), threads=1)
+            for steps in (1, 2):
                 tokens = np.zeros((steps, 1), np.int64)
                 model(tokens)
                 if for_training:
