@@ -15,7 +15,7 @@ from .initialization import Seed, fill_uniform, generator
 from .kernels import linear as kernels
 from .kernels.embedding import embedding_backward
 from .kernels.gemm import TILE_VECTORS
-from .kernels.linear import GRADIENT_VECTORS
+from .kernels.linear import gradient_vectors
 from .kernels.panels import pack_matrix
 from .layer import Layer
 from .lstm import LSTM, TokenSequence, dropout_numbers
@@ -322,7 +322,7 @@ class Linear(Layer):
         )
         self._pool = WorkspacePool(self.parameters.dtype)
         self._tile_size = TILE_VECTORS * lanes
-        self._task_size = GRADIENT_VECTORS * lanes
+        self._task_size = gradient_vectors(self.in_features, self.out_features, lanes) * lanes
         self._tape: Tape[_Rows] = Tape("Linear")
 
     def configuration(self) -> dict[str, Any]:
@@ -507,24 +507,25 @@ class Linear(Layer):
             if wanted:
                 dx = np.empty(rows.array.shape, array.dtype)
                 self._product(self._backward_panels, array, rows.count, dx, most)
-            if not added:
-                self.gradients.zero()
-            self._add_gradients(rows, array, most)
+            self._set_gradients(rows, array, added, most)
         return dx
 
-    def _add_gradients(self, rows: _Rows, dy: FloatArray, most: int) -> None:
-        """Add the gradients of weight and bias."""
+    def _set_gradients(self, rows: _Rows, dy: FloatArray, accumulate: bool, most: int) -> None:
+        """Set the gradients of weight and bias, or add to them."""
         if rows.count == 0:
+            if not accumulate:
+                self.gradients.zero()
             return
         workers = task_workers(most, self._operations(rows.count))
         workspace = self._pool.borrow()
         try:
             scratches = workspace.reserve(workers * self._task_size)
             with self.gradients.edit() as target:
-                sizes = (rows.count, self.in_features, self.out_features)
+                sizes = (rows.count, self.in_features, self.out_features, accumulate)
+                places = (*self._split(target), scratches, self._task_size)
                 threading_of_kernels.share_out(
                     kernels.linear_gradients,
-                    (flat(rows.array), flat(dy), *sizes, *self._split(target), scratches),
+                    (flat(rows.array), flat(dy), *sizes, *places),
                     workers,
                 )
         finally:

@@ -27,10 +27,9 @@ from .gemm import (
     columns_asked,
     copy_columns,
     outer_products,
-    tiles_over,
 )
+from .gradient_tasks import Task, room_of_task, rows_of_sums, task_of_number, tasks_of_gradients
 from .panels import gate_stride, panels_of, vectors_of_panel
-from .tables import TASK_FEATURES, TASK_PANELS
 from .transposition import transpose
 from .vocabulary import block_of_terms, is_looked_up, sum_by_tokens
 from .workers import first_of_share
@@ -93,15 +92,6 @@ def _give_sums(cell, panel, first, last, sums, results, gradients, added):
             target = rows.start + gate * rows.gate
             transpose(rows.columns, units, of_gate, row_size, target, rows.row, added)
             of_gate = of_gate + rows.columns * row_size
-
-
-class Task(NamedTuple):
-    """A task of weight gradients: some units, by panels, and the features [first, last)."""
-
-    first_panel: int
-    last_panel: int
-    first: int
-    last: int
 
 
 class Block(NamedTuple):
@@ -232,50 +222,6 @@ def _gradient_task(call, cells, index, task, x, gradients, workspace, sums, sums
                     )
 
 
-@inlined
-def tasks_of_gradients(panels, features, workers):
-    """Tasks into which panels, and into which features, are cut: as many for each worker.
-
-    Panels first, since dgates are what there is most of to read, but no single ones: their features
-    would be copied for each.
-    """
-    panel_tasks = max((panels + TASK_PANELS - 1) // TASK_PANELS, min(workers, panels // 2))
-    feature_tasks = (features + TASK_FEATURES - 1) // TASK_FEATURES
-    while panel_tasks * feature_tasks % workers != 0:
-        feature_tasks += 1
-    return panel_tasks, min(feature_tasks, tiles_over(features))
-
-
-@inlined
-def task_of_number(panels, panel_tasks, features, feature_tasks, number):
-    """One of the tasks of a cell."""
-    group = number // feature_tasks
-    part = number - group * feature_tasks
-    return Task(
-        first_of_share(panels, group, panel_tasks),
-        first_of_share(panels, group + 1, panel_tasks),
-        first_of_share(features, part, feature_tasks),
-        first_of_share(features, part + 1, feature_tasks),
-    )
-
-
-@inlined
-def _rows_of_sums(task):
-    """Rows of sums of a task: a row for each of its features in each of its panels."""
-    return (task.last_panel - task.first_panel) * (task.last - task.first)
-
-
-@inlined
-def room_of_task(task, features):
-    """Row where the room of a task begins, if each has as many rows as it needs, and no more.
-
-    The tasks of the same panels share out the rows of these panels by their features, so no two
-    rooms overlap.
-    """
-    across = task.last_panel - task.first_panel
-    return task.first_panel * features + across * task.first
-
-
 @kernel
 def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
     """One worker's share of the weight gradients, after all have gone back through the steps.
@@ -315,7 +261,7 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
             largest = Task(0, 0, 0, 0)
             for number in range(first_task, tasks, workers):
                 task = task_of_number(panels, panel_tasks, features, feature_tasks, number)
-                if _rows_of_sums(task) > _rows_of_sums(largest):
+                if rows_of_sums(task) > rows_of_sums(largest):
                     largest = task
             for number in range(first_task, tasks, workers):
                 task = task_of_number(panels, panel_tasks, features, feature_tasks, number)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from ..jit import device, kernel
+from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
-from ..simd.vector import load_first, store, width
+from ..simd.vector import load, load_first, store, store_first, width
 from .gemm import (
     TILE_VECTORS,
     Place,
     Terms,
+    copy_columns,
     no_results,
     no_terms,
     outer_products,
     panel_vectors,
     product,
 )
-from .tables import BLOCK_TERMS
+from .gradient_tasks import task_of_number, tasks_of_gradients
+from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
 from .workers import first_of_share
-
-# Outputs of one task of weight gradients: with four vectors each they stay in L1.
-_TASK_OUTPUTS = 48
-# Vectors that a worker needs for its sums and for a block of inputs.
-GRADIENT_VECTORS = (_TASK_OUTPUTS + BLOCK_TERMS) * 4
 
 
 @kernel
@@ -68,67 +65,100 @@ def linear_product(values, rows, terms, packed, columns, cached, out, scratches,
 
 
 @device
-def _column_block(x, row, rows, columns, column, target):
-    """Copy a panel of four vectors of columns out of some rows, padded with zeros."""
-    lanes = width(x)
-    for r in range(rows):
-        for v in range(4):
-            left = columns - column - v * lanes
-            if left > 0:
-                source = x + ((row + r) * columns + column + v * lanes)
-                store(load_first(source, min(left, lanes)), target + (r * 4 + v) * lanes)
-            else:
-                for lane in range(lanes):
-                    target[(r * 4 + v) * lanes + lane] = 0.0
+def _copy_panel(x, row, terms, columns, column, target):
+    """Copy four vectors of columns of some rows side by side, zeros behind the last column."""
+    lanes = width(target)
+    for term in range(terms):
+        for number in range(4):
+            first = column + number * lanes
+            held = max(0, min(lanes, columns - first))
+            source = x + ((row + term) * columns + first)
+            store(load_first(source, held), target + (term * 4 + number) * lanes)
+
+
+@inlined
+def _give(vector, place, held, added):
+    """Write the first numbers of a vector, or add them to what stands there."""
+    if added:
+        vector = load_first(place, held) + vector
+    store_first(vector, place, held)
 
 
 @device
-def _gradient_task(x, dy, rows, inputs, outputs, first, last, column, weight, scratch):
-    """Gradient of the weights from four vectors of inputs to the outputs [first, last)."""
+def _sum_rows(features, terms, count, begun, sums):
+    """Add a block of rows to their sums: within the block first."""
+    lanes = width(sums)
+    for first in range(0, count, lanes):
+        held = min(lanes, count - first)
+        total = load_first(features + first, held)
+        for term in range(1, terms):
+            total = total + load_first(features + (term * count + first), held)
+        _give(total, sums + first, held, begun)
+
+
+@device
+def _gradient_task(x, dy, rows, inputs, outputs, task, accumulate, weight, bias, scratch):
+    """Gradients of some outputs, which are the features, with respect to some panels of inputs.
+
+    What a block takes of dy and x is copied side by side, as `gradients` does for a cell.
+    """
+    first_panel, last_panel, first, last = task
     lanes = width(scratch)
-    panel = 4 * lanes
-    sums = scratch
-    block_of_x = scratch + _TASK_OUTPUTS * panel
+    across, count = 4 * lanes, last - first
+    block_of_x = scratch
+    block_of_dy = block_of_x + BLOCK_TERMS * across
+    sums_of_rows = block_of_dy + BLOCK_TERMS * TASK_FEATURES
+    first_sums = sums_of_rows + TASK_FEATURES
+    with_bias = bias.size > 0 and first_panel == 0
     blocks = (rows + BLOCK_TERMS - 1) // BLOCK_TERMS
     for later in range(blocks):
         row = (blocks - 1 - later) * BLOCK_TERMS
-        count = min(BLOCK_TERMS, rows - row)
-        _column_block(address(x, 0), row, count, inputs, column, block_of_x)
-        values = address(dy, row * outputs + first)
-        vectors = panel_vectors(inputs - column, lanes)
-        outer_products(
-            last - first,
-            count,
-            vectors,
-            values,
-            outputs,
-            block_of_x,
-            block_of_x,
-            no_results(sums),
-            later > 0,
-            sums,
-        )
-    for output in range(first, last):
-        for k in range(min(panel, inputs - column)):
-            weight[output * inputs + column + k] += sums[(output - first) * panel + k]
+        terms = min(BLOCK_TERMS, rows - row)
+        source = address(dy, row * outputs + first)
+        copy_columns(terms, count, source, outputs, block_of_dy, count)
+        if with_bias:
+            _sum_rows(block_of_dy, terms, count, later > 0, sums_of_rows)
+        for panel in range(first_panel, last_panel):
+            column = panel * across
+            sums = first_sums + (panel - first_panel) * count * across
+            _copy_panel(address(x, 0), row, terms, inputs, column, block_of_x)
+            outer_products(
+                count,
+                terms,
+                panel_vectors(inputs - column, lanes),
+                block_of_dy,
+                count,
+                block_of_x,
+                block_of_x,
+                no_results(sums),
+                later > 0,
+                sums,
+            )
+            if later < blocks - 1:
+                continue
+            for output in range(count):
+                target = address(weight, (first + output) * inputs + column)
+                for k in range(0, min(across, inputs - column), lanes):
+                    held = min(lanes, inputs - column - k)
+                    _give(load(sums + (output * across + k)), target + k, held, accumulate)
+    if with_bias:
+        for k in range(0, count, lanes):
+            held = min(lanes, count - k)
+            _give(load(sums_of_rows + k), address(bias, first + k), held, accumulate)
 
 
-@device
-def _bias_gradient(dy, rows, outputs, bias):
-    """Sums over the rows, in the same blocks as the weights."""
-    blocks = (rows + BLOCK_TERMS - 1) // BLOCK_TERMS
-    for output in range(outputs):
-        for later in range(blocks):
-            row = (blocks - 1 - later) * BLOCK_TERMS
-            added = dy[row * outputs + output]
-            for k in range(row + 1, min(rows, row + BLOCK_TERMS)):
-                added += dy[k * outputs + output]
-            bias[output] += added
+def gradient_vectors(inputs, outputs, lanes):
+    """Vectors that a worker needs for the gradients of a linear layer."""
+    panels = min(TASK_PANELS, -(-inputs // (4 * lanes)))
+    sums = panels * min(TASK_FEATURES, outputs) * 4
+    return sums + 4 * BLOCK_TERMS + -(-(BLOCK_TERMS + 1) * TASK_FEATURES // lanes)
 
 
 @kernel
-def linear_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, worker, workers):
-    """One worker's share of ``weight += dy.T @ x`` and ``bias += sum of dy over the rows``.
+def linear_gradients(
+    x, dy, rows, inputs, outputs, accumulate, weight, bias, scratches, apart, worker, workers
+):
+    """One worker's share of the gradients of a linear layer.
 
     Rows are summed in blocks, each from zero, from the last to the first.
 
@@ -138,28 +168,23 @@ def linear_gradients(x, dy, rows, inputs, outputs, weight, bias, scratches, work
         (rows, inputs) and (rows, outputs) flat, read.
     rows, inputs, outputs : int
         At least 1.
+    accumulate : bool
+        Whether gradients are added to what is there, or take its place.
     weight : array
-        (outputs, inputs) flat, accumulated into.
+        (outputs, inputs) flat, accumulated into or assigned.
     bias : array
-        (outputs,), accumulated into; empty if there is none.
-    scratches : array
-        `GRADIENT_VECTORS` vectors for each worker.
+        (outputs,), likewise; empty if there is none.
+    scratches, apart : array, int
+        `gradient_vectors` for each worker, so many numbers apart.
     worker, workers : int
         Which share of the tasks, of how many.
     """
     mode = enter_default_mode()
-    lanes = width(address(x, 0))
-    size = GRADIENT_VECTORS * lanes
-    scratch = address(scratches, worker * size)
-    task = 0
-    for column in range(0, inputs, 4 * lanes):
-        for first in range(0, outputs, _TASK_OUTPUTS):
-            if task % workers == worker:
-                last = min(outputs, first + _TASK_OUTPUTS)
-                _gradient_task(
-                    x, dy, rows, inputs, outputs, first, last, column, address(weight, 0), scratch
-                )
-            task += 1
-    if bias.size > 0 and task % workers == worker:
-        _bias_gradient(address(dy, 0), rows, outputs, bias)
+    scratch = address(scratches, worker * apart)
+    across = 4 * width(scratch)
+    panels = (inputs + across - 1) // across
+    panel_tasks, output_tasks = tasks_of_gradients(panels, outputs, workers)
+    for number in range(worker, panel_tasks * output_tasks, workers):
+        task = task_of_number(panels, panel_tasks, outputs, output_tasks, number)
+        _gradient_task(x, dy, rows, inputs, outputs, task, accumulate, weight, bias, scratch)
     restore_mode(mode)

@@ -8,15 +8,8 @@ from ..simd.pointer import address
 from ..simd.vector import width
 from .backward import dgates_terms, product_of_dgates
 from .gemm import Place, no_terms
-from .gradients import (
-    Block,
-    Task,
-    copy_features,
-    outer_sums_of_block,
-    room_of_task,
-    task_of_number,
-    tasks_of_gradients,
-)
+from .gradient_tasks import Task, room_of_task, task_of_number, tasks_of_gradients
+from .gradients import Block, copy_features, outer_sums_of_block
 from .panels import panels_of
 from .tables import BLOCK_TERMS
 from .workers import first_of_share

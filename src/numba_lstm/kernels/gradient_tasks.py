@@ -1,0 +1,63 @@
+"""How sums of outer products are shared out: some panels of vectors, and some features, a task."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..jit import inlined
+from .gemm import tiles_over
+from .tables import TASK_FEATURES, TASK_PANELS
+from .workers import first_of_share
+
+
+class Task(NamedTuple):
+    """A task of weight gradients: some panels, and some features."""
+
+    first_panel: int
+    last_panel: int
+    first: int
+    last: int
+
+
+@inlined
+def tasks_of_gradients(panels, features, workers):
+    """Tasks into which panels, and into which features, are cut: as many for each worker.
+
+    Panels first, since dgates are what there is most of to read, but no single ones: their features
+    would be copied for each.
+    """
+    panel_tasks = max((panels + TASK_PANELS - 1) // TASK_PANELS, min(workers, panels // 2))
+    feature_tasks = (features + TASK_FEATURES - 1) // TASK_FEATURES
+    while panel_tasks * feature_tasks % workers != 0:
+        feature_tasks += 1
+    return panel_tasks, min(feature_tasks, tiles_over(features))
+
+
+@inlined
+def task_of_number(panels, panel_tasks, features, feature_tasks, number):
+    """One of the tasks of a cell."""
+    group = number // feature_tasks
+    part = number - group * feature_tasks
+    return Task(
+        first_of_share(panels, group, panel_tasks),
+        first_of_share(panels, group + 1, panel_tasks),
+        first_of_share(features, part, feature_tasks),
+        first_of_share(features, part + 1, feature_tasks),
+    )
+
+
+@inlined
+def rows_of_sums(task):
+    """Rows of sums of a task: a row for each of its features in each of its panels."""
+    return (task.last_panel - task.first_panel) * (task.last - task.first)
+
+
+@inlined
+def room_of_task(task, features):
+    """Row where the room of a task begins, if each has as many rows as it needs, and no more.
+
+    The tasks of the same panels share out the rows of these panels by their features, so no two
+    rooms overlap.
+    """
+    across = task.last_panel - task.first_panel
+    return task.first_panel * features + across * task.first
