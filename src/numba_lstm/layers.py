@@ -350,14 +350,12 @@ class Linear(Layer):
     def _pack_forward(self, parameters: FloatArray, packed: FloatArray) -> None:
         """Pack the matrix (in, out) that takes x to y."""
         weight, bias = self._split(parameters)
-        pack_matrix(weight, self.in_features, self.out_features, 1, self.in_features, bias, packed)
+        pack_matrix(weight, self.in_features, self.out_features, True, bias, packed)
 
     def _pack_backward(self, parameters: FloatArray, packed: FloatArray) -> None:
         """Pack the matrix (out, in) that takes dy to dx."""
         weight, _ = self._split(parameters)
-        pack_matrix(
-            weight, self.out_features, self.in_features, self.in_features, 1, weight[:0], packed
-        )
+        pack_matrix(weight, self.out_features, self.in_features, False, weight[:0], packed)
 
     def _rows(self, x: Any) -> _Rows:
         """Validate an input."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from ..jit import device, inlined, kernel
 from ..simd.pointer import address
-from ..simd.vector import width
-from .gemm import panel_vectors
+from ..simd.vector import broadcast, store, width
+from .gemm import copy_columns, panel_vectors
 from .transposition import transpose
 
 
@@ -131,32 +131,34 @@ def pack_products(cells, directions, parameters, packed):
 
 
 @kernel
-def pack_matrix(matrix, rows, columns, row_stride, column_stride, start, packed):
+def pack_matrix(matrix, rows, columns, transposed, start, packed):
     """Pack any matrix for `gemm.product`.
 
     Parameters
     ----------
     matrix : array
-        Flat; element (k, n) at ``k * row_stride + n * column_stride``; read.
+        (rows, columns) flat, or its transpose; read.
     rows, columns : int
-    row_stride, column_stride : int
+    transposed : bool
     start : array
         (columns,) start of every column's sum, or empty for zeros; read.
     packed : array
         Panels, assigned.
     """
     lanes = width(address(packed, 0))
-    column = 0
-    place = 0
-    while column < columns:
+    for column in range(0, columns, 4 * lanes):
         panel_width = panel_vectors(columns - column, lanes) * lanes
-        for j in range(panel_width):
-            inside = column + j < columns
-            packed[place + j] = start[column + j] if inside and start.size > 0 else 0.0
-            for k in range(rows):
-                value = 0.0
-                if inside:
-                    value = matrix[k * row_stride + (column + j) * column_stride]
-                packed[place + (1 + k) * panel_width + j] = value
-        place += (1 + rows) * panel_width
-        column += panel_width
+        held = min(panel_width, columns - column)
+        panel = address(packed, column * (1 + rows))
+        target = panel + panel_width
+        for k in range(0, panel_width, lanes):
+            store(broadcast(panel, 0.0), panel + k)
+            for row in range(rows if held - k < lanes else 0):
+                store(broadcast(panel, 0.0), target + (row * panel_width + k))
+        if start.size > 0:
+            copy_columns(1, held, address(start, column), 0, panel, 0)
+        if transposed:
+            source = address(matrix, column * rows)
+            transpose(held, rows, source, rows, target, panel_width, False)
+        else:
+            copy_columns(rows, held, address(matrix, column), columns, target, panel_width)
