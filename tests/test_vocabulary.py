@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import numba_lstm as nl
 import reference
 from numba_lstm import schedule
+from numba_lstm.kernels.embedding import distinct_tokens
 from numba_lstm.kernels.tables import BLOCK_TERMS
 from numba_lstm.kernels.vocabulary import group_tokens
 from numba_lstm.workspace import layout
@@ -65,7 +66,7 @@ PROJECTION = {"lstm_vocabulary", "lstm_vocabulary_back"}
 
 def test_tables_are_projected_where_tokens_are_many(kernels):
     model = nl.Sequential(nl.Embedding(30, 50, seed=0), nl.LSTM(50, 5, seed=1))
-    few, some, many = (np.zeros((steps, 1), np.int64) for steps in (30, 60, 300))
+    few, some, many = (np.arange(steps)[:, None] % 30 for steps in (30, 60, 300))
     for tokens, trained, inferred in (
         (few, set(), set()),
         (some, PROJECTION, set()),
@@ -181,8 +182,8 @@ def test_tokens_may_change_after_forward():
 @given(st.integers(1, 40), st.integers(1, 300), st.integers(1, 200), st.integers(0, 2**32))
 def test_terms_of_a_token_meet(steps, batch, vocabulary, seed):
     tokens = np.random.default_rng(seed).integers(0, vocabulary, steps * batch)
-    newest, order = np.empty(vocabulary, np.int64), np.empty_like(tokens)
-    group_tokens(tokens, batch, newest, order)
+    order = np.empty_like(tokens)
+    group_tokens(tokens, batch, vocabulary, order)
     block_rows = min(batch, BLOCK_TERMS)
     block_steps = BLOCK_TERMS // block_rows
     for step in range(0, steps, block_steps):
@@ -193,6 +194,13 @@ def test_terms_of_a_token_meet(steps, batch, vocabulary, seed):
             _, first = np.unique(block, return_index=True)
             groups = [np.flatnonzero(block == block[k]) for k in sorted(first)]
             np.testing.assert_array_equal(order[begin : begin + terms], np.concatenate(groups))
-    for token in range(vocabulary):
-        places = np.flatnonzero(tokens == token)
-        assert newest[token] == (places[-1] if places.size else -1)
+
+
+@given(st.integers(0, 300), st.integers(1, 200), st.integers(0, 2**32))
+def test_distinct_tokens_are_numbered_as_they_come(count, most, seed):
+    tokens = np.random.default_rng(seed).integers(0, most, count)
+    distinct, places = np.full(count, -1), np.full(count, -1)
+    found = distinct_tokens(tokens, np.empty(most, np.int64), distinct, places)
+    expected, first = np.unique(tokens, return_index=True)
+    np.testing.assert_array_equal(distinct[:found], expected[np.argsort(first)])
+    np.testing.assert_array_equal(distinct[places], tokens)

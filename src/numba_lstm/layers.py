@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import threads as threading_of_kernels
 from .initialization import Seed, fill_uniform, generator
 from .kernels import linear as kernels
-from .kernels.embedding import embedding_backward
+from .kernels.embedding import distinct_tokens, embedding_backward
 from .kernels.gemm import TILE_VECTORS
 from .kernels.linear import gradient_vectors
 from .kernels.panels import pack_matrix
@@ -200,28 +200,6 @@ class Embedding(Layer):
         with self._tape.alone():
             self._tape.record(array.copy(), self.parameters)
             return self(array)
-
-    def _sequence(self, tokens: Any) -> TokenSequence:
-        """Leave it to an LSTM to look up rows, or what follows from them."""
-        return TokenSequence(self._tokens(tokens), self.parameters["weight"])
-
-    def _sequence_forward(self, tokens: Any) -> TokenSequence:
-        """The same, and keep the tokens for `_sequence_backward`."""
-        sequence = self._sequence(self._tokens(tokens).copy())
-        with self._tape.alone():
-            self._tape.record(sequence.tokens, self.parameters)
-        return sequence
-
-    def _sequence_backward(self, dtable: FloatArray, *, accumulate: bool) -> None:
-        """Add the gradient of the table, or set it."""
-        with self._tape.alone():
-            self._tape.read(self.parameters)
-            self._tape.clear()
-            with self.gradients.edit() as target:
-                if accumulate:
-                    target += flat(dtable)
-                else:
-                    target[:] = flat(dtable)
 
     def backward(self, dy: Any, *, accumulate: bool = True) -> None:
         """Add the gradient of every output to the row of its token.
@@ -548,6 +526,13 @@ def _input(layer: AnyLayer, x: Any) -> NDArray[Any]:
     return layer._rows(x).array if isinstance(layer, Linear) else layer._sequence(x).array
 
 
+def _distinct(tokens: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the tokens that occur, of so many at most, and for every one its place among them."""
+    distinct, places = np.empty(tokens.size, np.int64), np.empty(tokens.shape, np.int64)
+    count = distinct_tokens(flat(tokens), np.empty(most, np.int64), distinct, flat(places))
+    return distinct[:count], places
+
+
 def _leading_axes(layer: AnyLayer, array: NDArray[Any]) -> tuple[int, ...]:
     """Axes of what a layer takes, without the features."""
     return array.shape if isinstance(layer, Embedding) else array.shape[:-1]
@@ -596,11 +581,10 @@ def _features(layer: AnyLayer) -> tuple[int | None, int]:
 class Sequential(StoredModel):
     """Layers one after the other, over one flat buffer of parameters and one of gradients.
 
-    Where an LSTM follows an embedding and there are more tokens than rows of the table, it projects
-    every row once and looks up what follows from it, to the same bits; on the way back the
-    gradients of a token's steps are summed before they meet the weights. That saves a fifteenth of
-    a training step in the language model of ``numba-lstm train``, and a third and more where there
-    are as many features as units.
+    Where an LSTM follows an embedding, and tokens occur often enough, it projects the row of each
+    once and looks up what follows from it, to the same bits; on the way back the gradients of a
+    token's steps are summed before they meet the weights. That saves a fifteenth of a training step
+    in the language model of ``numba-lstm train``, and more where features are as many as units.
 
     Parameters
     ----------
@@ -813,19 +797,24 @@ class Sequential(StoredModel):
             elif isinstance(layer, Linear):
                 x = layer(x, threads=threads)
             else:
-                x = layer._sequence(x) if self._projects_vocabulary(x, training=False) else layer(x)
+                x = self._rows_of_tokens(layer, x, training=False)
         return x, tuple(after)
 
-    def _projects_vocabulary(self, tokens: NDArray[Any], *, training: bool) -> bool:
-        """Whether an LSTM takes the tokens themselves, and projects the table that stands below."""
-        first, second = (*self.layers, None)[:2]
-        return (
-            isinstance(first, Embedding)
-            and isinstance(second, LSTM)
-            and projects_vocabulary(
-                first.num_embeddings, first.embedding_dim, tokens.size, training=training
-            )
-        )
+    def _rows_of_tokens(
+        self,
+        look_up: Callable[[NDArray[np.int64]], FloatArray],
+        tokens: NDArray[np.int64],
+        *,
+        training: bool,
+    ) -> FloatArray | TokenSequence:
+        """Look up the row of every token; or of those that occur, for an LSTM to project these."""
+        embedding, above = (*self.layers, None)[:2]
+        if isinstance(embedding, Embedding) and isinstance(above, LSTM):
+            distinct, places = _distinct(tokens, embedding.num_embeddings)
+            rows, features = len(distinct), embedding.embedding_dim
+            if projects_vocabulary(rows, features, tokens.size, training=training):
+                return TokenSequence(places, look_up(distinct))
+        return look_up(tokens)
 
     def _advance(self, x: Any, hx: Any) -> States:
         """Return the states after the last step; nothing runs that stands above the last LSTM."""
@@ -918,8 +907,7 @@ class Sequential(StoredModel):
             elif isinstance(layer, Linear):
                 x = layer.forward(x, threads=most)
             else:
-                projects = self._projects_vocabulary(x, training=True)
-                x = layer._sequence_forward(x) if projects else layer.forward(x)
+                x = self._rows_of_tokens(layer.forward, x, training=True)
         return x, tuple(after)
 
     def backward(
@@ -981,9 +969,6 @@ class Sequential(StoredModel):
             elif isinstance(layer, Linear):
                 dy = layer.backward(dy, input_gradient=needed, accumulate=added, threads=most)
             else:
-                if saved and saved[0].sequence.vocabulary:
-                    layer._sequence_backward(dy, accumulate=added)
-                else:
-                    layer.backward(dy, accumulate=added)
+                layer.backward(dy, accumulate=added)
                 dy = None
         return dy, tuple(reversed(before))

@@ -101,7 +101,7 @@ class _Sequence(NamedTuple):
         """Table of a call in which the tokens are entered, if there are any."""
         if self.tokens is not None:
             call = call.copy()
-            call["tokens"] = self.tokens.ctypes.data
+            call["tokens"], call["vocabulary"] = self.tokens.ctypes.data, self.vocabulary
         return call
 
     @property
@@ -131,6 +131,8 @@ class _Saved:
 
 # A list of all segments is kept for every call that is laid out.
 _MOST_SEGMENTS = 10**6
+# What the room for the rows of a table is a multiple of.
+_ROWS_OF_ROOM = 64
 
 # What stands for an argument that was left out.
 _NOTHING = {name: np.empty(0, name) for name in ("float32", "float64")}
@@ -358,7 +360,11 @@ class LSTM(Layer):
         segment: int = 0,
         vocabulary: int = 0,
     ) -> Layout:
-        """Lay out a call, or refuse one that no memory is large enough for."""
+        """Lay out a call, or refuse one that no memory is large enough for.
+
+        Tables have room for some rows more, or each of their sizes would be laid out anew.
+        """
+        room = -(-vocabulary // _ROWS_OF_ROOM) * _ROWS_OF_ROOM
         if B == 0:
             segment = 0  # steps of no rows need none, however many they are
         elif segment > 0:
@@ -369,7 +375,7 @@ class LSTM(Layer):
                     f"got {segments}"
                 )
         try:
-            return layout(self.config, T, B, training, threads, segment, vocabulary)
+            return layout(self.config, T, B, training, threads, segment, room)
         except OverflowError:
             raise ValueError(
                 f"T and B must be such that 64 bits number what a call needs; got {T} and {B}"
@@ -405,7 +411,7 @@ class LSTM(Layer):
         try:
             h0, c0 = state if state[0].size == 0 else map(flat, state)
             weights, x = (call, plan.cells, packed.buffer), flat(sequence.array)
-            if begins and sequence.vocabulary:
+            if begins and sequence.tokens is not None:
                 rows = (*weights, x, workspace)
                 threading_of_kernels.share_out(lstm_vocabulary, rows, split.workers)
             arrays = (x, h0, c0, y.ravel(), h.ravel(), c.ravel())
@@ -641,8 +647,8 @@ class LSTM(Layer):
         V, tokens = sequence.vocabulary, sequence.tokens
         call["input_gradient"], call["accumulate"] = input_gradient and not V, accumulate
         if tokens is not None:
-            newest, order = np.empty(V, np.int64), np.empty_like(tokens)
-            group_tokens(tokens, sequence.B, newest, order)
+            order = np.empty_like(tokens)
+            group_tokens(tokens, sequence.B, V, order)
             call["order"] = order.ctypes.data
         threads = min(threads, plan.split.workers)
         workspace = flat(saved.workspace)
@@ -673,7 +679,7 @@ class LSTM(Layer):
                     workers = task_workers(threads, operations)
                     threading_of_kernels.share_out(lstm_gradients, sums, workers)
             if tokens is not None:
-                rows = (call, plan.cells, flat(packed), x, newest, dx, gradients, workspace)
+                rows = (call, plan.cells, flat(packed), x, dx, gradients, workspace)
                 threading_of_kernels.share_out(lstm_vocabulary_back, rows, split.workers)
 
     def workspace_nbytes(

@@ -359,7 +359,8 @@ def layout(
         Steps that backward goes through at once, restoring what it needs from the state before
         them; 0 keeps everything of all steps.
     vocabulary : int
-        Rows of the table that inputs are looked up in; 0 if they are a sequence themselves.
+        Rows that there is room for in the table that inputs are looked up in; 0 if they are a
+        sequence themselves.
 
     Returns
     -------
@@ -433,7 +434,6 @@ def layout(
     state = room_rows * int(cells[0]["state_row"])
     cells["gates_panel"] = gates_panel
     cells["projected"] = -1
-    sizes["vocabulary"] = vocabulary
     sizes["vocabulary_panel"] = vocabulary_panel = vocabulary * 4 * W + CACHE_LINE // itemsize
     for cell in cells[: D if vocabulary else 0]:
         cell["projected"] = places.take(panels, vocabulary_panel)

@@ -1,9 +1,41 @@
-"""The gradient of an embedding: rows added where tokens say."""
+"""Embeddings: which rows tokens ask for, and the gradients of these rows."""
 
 from __future__ import annotations
 
 from ..jit import kernel
 from ..simd.mode import enter_default_mode, restore_mode
+
+
+@kernel
+def distinct_tokens(tokens, numbers, distinct, places):
+    """Number the tokens that occur, in the order in which they first do.
+
+    Parameters
+    ----------
+    tokens : array of int64
+        (n,), read.
+    numbers : array of int64
+        One for every token that there may be; assigned.
+    distinct : array of int64
+        (n,), assigned from the front: the tokens by their numbers.
+    places : array of int64
+        (n,), assigned: the number of every token.
+
+    Returns
+    -------
+    int
+        How many tokens occur.
+    """
+    numbers[:] = -1
+    count = 0
+    for k in range(tokens.size):
+        token = tokens[k]
+        if numbers[token] < 0:
+            numbers[token] = count
+            distinct[count] = token
+            count += 1
+        places[k] = numbers[token]
+    return count
 
 
 @kernel

@@ -51,7 +51,7 @@ CALL = np.dtype(
             "vocabulary",  # rows of the table that x is where tokens stand for inputs; else 0
             "tokens",  # address of these, (T, B) of int64
             "order",  # and of what `group_tokens` gave, for the way back
-            "vocabulary_panel",  # stride of what is kept of them over H / W
+            "vocabulary_panel",  # stride over H / W of what is kept of them
             "packed_apart",  # from a worker's packed weights to the next one's; 0 if it is the same
             "tasks",  # into which the units of a direction are cut where workers share them; else 0
             "wave",  # steps of a stage taken at once where workers share out stages; else 0

@@ -107,16 +107,14 @@ def block_of_terms(batch):
 
 
 @kernel
-def group_tokens(tokens, batch, newest, order):
+def group_tokens(tokens, batch, vocabulary, order):
     """Bring the terms of every block of weight gradients into an order in which tokens meet.
 
     Parameters
     ----------
     tokens : array of int64
         (T B), read.
-    batch : int
-    newest : array of int64
-        For every token of the vocabulary, assigned: the last of its terms, or -1.
+    batch, vocabulary : int
     order : array of int64
         (T B), assigned: the terms of a block, by their numbers within it, those of the same token
         one behind another and ascending.
@@ -124,7 +122,7 @@ def group_tokens(tokens, batch, newest, order):
     block_rows, block_steps = block_of_terms(batch)
     is_first = np.empty(BLOCK_TERMS, np.bool_)
     following = np.empty(BLOCK_TERMS, np.int64)
-    newest[:] = -1
+    newest = np.full(vocabulary, -1, np.int64)
     for step in range(0, tokens.size // batch, block_steps):
         steps = min(block_steps, tokens.size // batch - step)
         for row in range(0, batch, block_rows):

@@ -16,7 +16,7 @@ from .workers import first_of_share
 
 
 @device
-def _weights_task(call, cell, task, x, newest, gradients, workspace, scratch):
+def _weights_task(call, cell, task, x, gradients, workspace, scratch):
     """Gradients of some units with respect to some inputs, over the tokens in blocks."""
     I, V = cell.inputs, call.vocabulary
     row_size = 4 * width(scratch)
@@ -26,10 +26,6 @@ def _weights_task(call, cell, task, x, newest, gradients, workspace, scratch):
         rows = min(BLOCK_TERMS, V - token)
         values = address(x, token * I)
         copy_features(task.first, task.last, I, 0, values, I, values, 0, rows, scratch)
-        for row in range(rows):
-            if newest[token + row] < 0:  # whatever stands there, no step has read it
-                for k in range(count):
-                    scratch[row * count + k] = 0.0
         outer_sums_of_block(
             cell,
             I,
@@ -50,9 +46,7 @@ def _weights_task(call, cell, task, x, newest, gradients, workspace, scratch):
 
 
 @kernel
-def lstm_vocabulary_back(
-    calls, cells, packed, x, newest, dx, gradients, workspace, worker, workers
-):
+def lstm_vocabulary_back(calls, cells, packed, x, dx, gradients, workspace, worker, workers):
     """One worker's share of what follows from the sums of dgates by tokens, which are complete.
 
     Parameters
@@ -63,8 +57,6 @@ def lstm_vocabulary_back(
         Input panels, read.
     x : array
         (vocabulary, inputs) flat, read.
-    newest : array of int64
-        For every token, negative if there was none of it; read.
     dx : array
         Gradient of x, assigned; empty if it is not wanted.
     gradients : array
@@ -113,6 +105,6 @@ def lstm_vocabulary_back(
             task = task_of_number(panels, panel_tasks, I, input_tasks, number)
             # The first feature is the 1 that takes the biases.
             task = Task(task.first_panel, task.last_panel, 1 + task.first, 1 + task.last)
-            _weights_task(call, cell, task, x, newest, gradients, workspace, scratch)
+            _weights_task(call, cell, task, x, gradients, workspace, scratch)
         before += tasks
     restore_mode(mode)
