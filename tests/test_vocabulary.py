@@ -196,11 +196,12 @@ def test_terms_of_a_token_meet(steps, batch, vocabulary, seed):
             np.testing.assert_array_equal(order[begin : begin + terms], np.concatenate(groups))
 
 
-@given(st.integers(0, 300), st.integers(1, 200), st.integers(0, 2**32))
+@given(st.integers(0, 300), st.sampled_from([1, 2, 30, 400, 2**40]), st.integers(0, 2**32))
 def test_distinct_tokens_are_numbered_as_they_come(count, most, seed):
     tokens = np.random.default_rng(seed).integers(0, most, count)
     distinct, places = np.full(count, -1), np.full(count, -1)
-    found = distinct_tokens(tokens, np.empty(most, np.int64), distinct, places)
+    slots = np.empty(2 << count.bit_length(), np.int64)
+    found = distinct_tokens(tokens, slots, distinct, places)
     expected, first = np.unique(tokens, return_index=True)
     np.testing.assert_array_equal(distinct[:found], expected[np.argsort(first)])
     np.testing.assert_array_equal(distinct[places], tokens)

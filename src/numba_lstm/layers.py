@@ -526,10 +526,11 @@ def _input(layer: AnyLayer, x: Any) -> NDArray[Any]:
     return layer._rows(x).array if isinstance(layer, Linear) else layer._sequence(x).array
 
 
-def _distinct(tokens: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the tokens that occur, of so many at most, and for every one its place among them."""
+def _distinct(tokens: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the tokens that occur, and for every token its place among these."""
+    slots = np.empty(2 << tokens.size.bit_length(), np.int64)
     distinct, places = np.empty(tokens.size, np.int64), np.empty(tokens.shape, np.int64)
-    count = distinct_tokens(flat(tokens), np.empty(most, np.int64), distinct, flat(places))
+    count = distinct_tokens(flat(tokens), slots, distinct, flat(places))
     return distinct[:count], places
 
 
@@ -810,7 +811,7 @@ class Sequential(StoredModel):
         """Look up the row of every token; or of those that occur, for an LSTM to project these."""
         embedding, above = (*self.layers, None)[:2]
         if isinstance(embedding, Embedding) and isinstance(above, LSTM):
-            distinct, places = _distinct(tokens, embedding.num_embeddings)
+            distinct, places = _distinct(tokens)
             rows, features = len(distinct), embedding.embedding_dim
             if projects_vocabulary(rows, features, tokens.size, training=training):
                 return TokenSequence(places, look_up(distinct))

@@ -5,17 +5,20 @@ from __future__ import annotations
 from ..jit import kernel
 from ..simd.mode import enter_default_mode, restore_mode
 
+# Of 2**64, odd: multiples of it are spread evenly (Knuth 1998, section 6.4).
+_GOLDEN_RATIO = 0x9E3779B97F4A7C15 - 2**64
+
 
 @kernel
-def distinct_tokens(tokens, numbers, distinct, places):
+def distinct_tokens(tokens, slots, distinct, places):
     """Number the tokens that occur, in the order in which they first do.
 
     Parameters
     ----------
     tokens : array of int64
         (n,), read.
-    numbers : array of int64
-        One for every token that there may be; assigned.
+    slots : array of int64
+        Room for a hash table: a power of 2 above n; assigned.
     distinct : array of int64
         (n,), assigned from the front: the tokens by their numbers.
     places : array of int64
@@ -26,15 +29,19 @@ def distinct_tokens(tokens, numbers, distinct, places):
     int
         How many tokens occur.
     """
-    numbers[:] = -1
+    slots[:] = -1
+    last = slots.size - 1
     count = 0
     for k in range(tokens.size):
         token = tokens[k]
-        if numbers[token] < 0:
-            numbers[token] = count
+        slot = (token * _GOLDEN_RATIO >> 32) & last
+        while slots[slot] >= 0 and distinct[slots[slot]] != token:
+            slot = (slot + 1) & last
+        if slots[slot] < 0:
+            slots[slot] = count
             distinct[count] = token
             count += 1
-        places[k] = numbers[token]
+        places[k] = slots[slot]
     return count
 
 
