@@ -403,7 +403,7 @@ class LSTM(Layer):
         if sequence.B == 0:  # nothing to compute, in however many steps
             return
         y, (h, c) = results
-        if split.tasks or split.wave:
+        if split.tasks:
             workspace[plan.flags] = 0
         kernel = lstm_wavefront if split.wave else lstm_units if split.tasks else lstm_forward
         panels = self._forward_panels[plan.whole_panels]

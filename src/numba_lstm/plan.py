@@ -85,7 +85,7 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
         operations = config.operations(T, B)
         split = piece_split(split, config.directions, threads, B, operations)
     workers = split.workers
-    rows = B if split.tasks or split.wave else -(-B // workers)
+    rows = B if split.tasks else -(-B // workers)
     halves = halves_for_rows(4, rows)
     tiles = max(1, tiles_for_rows(rows)) if halves == 1 else 1
     height = max(1, -(-rows // tiles))

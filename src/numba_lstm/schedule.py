@@ -79,7 +79,8 @@ class Split:
     workers : int
         At least 1.
     tasks : int
-        Into which the units of a direction are cut, where workers share them out; else 0.
+        Into which the units of a direction are cut, where workers share them out, or share out
+        stages: then for projecting the inputs. Else 0.
     reason : str
         Why so.
     wave : int
@@ -140,20 +141,23 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     the inputs. (Where they come from L3, two workers on cores that share it went through two layers
     of 256 units with 4 rows at 408 GFLOP/s, by units at 438; on cores with one each at 387 and
     356.) Larger batches have more from sharing out their rows (B20 H200 in two layers: 278 GFLOP/s
-    by rows, 239 by stages), in one layer all that have rows to share out.
+    by rows, 239 by stages), and so have in one layer those that can be halved.
     """
     H, L = config.hidden_size, config.num_layers
-    if config.directions == 2 or not 0 < B <= (FEW_ROWS if L > 1 else 1):
+    if most < 2 or config.directions == 2 or not 0 < B <= FEW_ROWS:
         return None
     if _held_numbers(cached) < 4 * H * H:
         return None
-    # In inputs that take as long to project.
-    inputs = sum(map(config.inputs, range(L)))
-    recurrence = H + (H + _INPUTS_PER_RECURRENT_ROW) / B
+    inputs, recurrence = _inputs_of_all_layers(config), _recurrence(config, B)
     # What is projected for a single layer always crosses from one core to another.
-    handed_over = H / 2 if L == 1 else 0
-    longest = max(config.most_terms - H, recurrence + handed_over)
+    handed_over = H / 2 / B if L == 1 else 0
     total = inputs + L * recurrence
+    longest_inputs = config.most_terms - H
+    # Several workers project what is too much for one, each for its share of the units. (T64 B3
+    # I512 H48 in two layers 287 and 362 GFLOP/s, T200 B1 I256 H32 222 and 268. Where it is not too
+    # much they only look more often for what is next: T4096 B1 I1 H18 in three layers 62 and 54.)
+    shares = min(most, _panels(config)) if longest_inputs > total / most else 1
+    longest = max(longest_inputs / shares, recurrence + handed_over)
     workers = min(most, math.ceil(total / longest))
     if workers < 2:
         return None
@@ -163,10 +167,34 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     # Others wait while the first wave begins, or the last one ends.
     gain = total / max(longest, total / workers) * waves / (waves + workers - 1)
     by_units = total / (inputs / most + L * recurrence / _gain_of_units(config, H, most))
-    if gain < max(_LEAST_GAIN_OF_STAGES, by_units):
+    if gain < max(_LEAST_GAIN_OF_STAGES, by_units, _gain_of_rows(config, B, most)):
         return None
     reason = f"projections and recurrences follow one another: {gain:.1f} workers' work"
-    return Split(workers, 0, reason, wave)
+    return Split(workers, shares, reason, wave)
+
+
+def _inputs_of_all_layers(config: LSTMConfig) -> int:
+    """Inputs that are projected in a step of a row."""
+    return sum(map(config.inputs, range(config.num_layers)))
+
+
+def _recurrence(config: LSTMConfig, rows: int) -> float:
+    """Inputs that take as long to project as a layer's recurrence does, for each of a few rows."""
+    H = config.hidden_size
+    return H + (H + _INPUTS_PER_RECURRENT_ROW) / rows
+
+
+def _gain_of_rows(config: LSTMConfig, B: int, workers: int) -> float:
+    """How much faster workers are that share out a few rows.
+
+    (By rows and by stages, one layer: T64 B3 I512 H48 272 and 335 GFLOP/s, T200 B3 I256 H32 265 and
+    329, T64 B5 I512 H64 350 and 383, T200 B2 I300 H100 314 and 342, T500 B2 I128 H64 260 and 301,
+    but T64 B4 I512 H48 365 and 351, T500 B4 I64 H64 289 and 277.)
+    """
+    rows = -(-B // workers)
+    inputs, L = _inputs_of_all_layers(config), config.num_layers
+    alone = B * (inputs + L * _recurrence(config, B))
+    return alone / (rows * (inputs + L * _recurrence(config, rows)))
 
 
 def _weights(config: LSTMConfig) -> int:

@@ -391,7 +391,7 @@ def layout(
     else:
         split = inference_split(config, T, B, threads, cached)
     workers = split.workers
-    rows = B if split.tasks or split.wave else -(-B // workers)
+    rows = B if split.tasks else -(-B // workers)
     if split.wave:
         sizes["wave"] = _steps_ahead(config, split.wave, rows)
         # The inputs of a chunk are projected while the one before is gone through.
@@ -408,9 +408,10 @@ def layout(
     block = BLOCK_TERMS * min(TASK_FEATURES, 1 + config.most_terms) if training else 0
     sizes["scratch"], sizes["scratch_apart"] = places.take_apart(workers, max(sums, block))
     flags = slice(0, 0)
-    if split.tasks or split.wave:
+    if split.tasks:
         sizes["tasks"] = split.tasks
-        first = places.take(D * split.tasks + 1 if split.tasks else 2 * L, FLOATS_OF_LINE)
+        lines = L * (split.tasks + 1) if split.wave else D * split.tasks + 1
+        first = places.take(lines, FLOATS_OF_LINE)
         sizes["flags"] = first
         flags = slice(first, places.size)
     # An odd number of cache lines spreads the panels over the sets of a cache.
@@ -438,7 +439,7 @@ def layout(
     for cell in cells[: D if vocabulary else 0]:
         cell["projected"] = places.take(panels, vocabulary_panel)
         cell["token_sums"] = places.take(panels, vocabulary_panel) if training else 0
-    one_by_one = not (training or split.tasks or split.wave)
+    one_by_one = not (training or split.tasks)
     if training:
         sizes["rooms_apart"] = _APART_BYTES // itemsize
     else:

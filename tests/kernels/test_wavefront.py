@@ -25,6 +25,7 @@ def small_work_is_shared(monkeypatch):
     [
         *((400, 1, 1, 18, 3, 2), (800, 2, 3, 8, 2, 2), (70, 1, 130, 40, 2, 2)),
         *((60, 5, 9, 20, 5, 5), (49, 3, 16, 16, 4, 3), (500, 1, 300, 20, 1, 2)),
+        *((100, 3, 400, 75, 1, 3), (100, 2, 700, 33, 2, 4)),
     ],
 )
 def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_workers):
@@ -43,6 +44,7 @@ def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_worke
     monkeypatch.setattr("numba_lstm.threads.share_out", share_out)
     if T > 700:  # chunks that are shorter than the schedule has in mind
         monkeypatch.setattr("numba_lstm.workspace.LONGEST_CHUNK", 12)
+    monkeypatch.setattr(schedule, "_gain_of_rows", lambda *sizes: 1)
     plan = lstm.plan(T, B)
     assert (plan.split, plan.threads) == ("stages", threads)
     shared = lstm(x, hx)
@@ -63,10 +65,12 @@ def test_stages_are_shared_out_where_that_gains(monkeypatch):
     assert split(500, 6, 64, 64, 2) == "rows"  # from which several workers have enough to do
     assert split(500, 1, 64, 64, 1) != "stages"  # it would be handed over for next to nothing
     assert split(500, 1, 160, 64, 1) == "stages"
-    assert split(500, 2, 160, 64, 1) == "rows"
+    assert split(500, 2, 160, 64, 1) == "stages"
+    assert split(500, 2, 64, 64, 1) == "rows"  # each has as much to do
+    assert split(500, 3, 64, 64, 1) == "stages"  # one would have two
     assert split(500, 1, 64, 64, 2, bidirectional=True) == "directions"
     assert split(12, 1, 64, 64, 2) != "stages"  # one would wait for the other most of the time
-    assert split(500, 1, 2048, 64, 2) != "stages"  # nearly all of it is one layer
+    assert split(500, 1, 2048, 64, 2) == "stages"  # nearly all of it is one layer's inputs
     recurrent = 4 * 64 * 64
     for numbers, found in ((recurrent, True), (recurrent // 2, False)):  # held, or read from afar
         layout.cache_clear()

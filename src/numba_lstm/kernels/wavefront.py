@@ -1,8 +1,9 @@
 """The sequence loop of one direction: workers go through the stages of its layers as a wavefront.
 
-A layer is two stages: its inputs are projected, and its steps are taken. A few steps of a stage
-need the same steps of the stage below, and the steps before them of their own: while a stage is at
-some steps, the one above is at those before. Workers claim the next steps of a stage that are
+The stages of a layer are shares of its units, for which inputs are projected, and its steps, which
+are taken by all units at once. A few steps of a stage need the same steps of the stages below, and
+the steps before them of their own: while a layer is at some steps, the one above is at those
+before. Workers claim the next steps of a stage that are
 ready, of their own stages first, so that each core keeps the weights of few stages in its cache.
 Nobody holds what it has claimed for longer than that takes, and a worker that is alone goes through
 all of it: there is nothing to deadlock on.
@@ -42,30 +43,46 @@ def _has_finished(call, workspace, stage, chunks):
 
 
 @inlined
+def _place_of_stage(call, stage):
+    """Layer that a stage belongs to, and its share of the units; the last stage has all of them."""
+    layer = stage // (call.tasks + 1)
+    return layer, stage - layer * (call.tasks + 1)
+
+
+@inlined
 def _is_ready(call, workspace, stage, number):
-    """Whether the stage below has finished a chunk, and there is room for what comes of it.
+    """Whether the stages below have finished a chunk, and there is room for what comes of it.
 
     Projected inputs have room for two chunks: one that is read, and one that is written.
     """
-    if stage % 2 == 0 and not _has_finished(call, workspace, stage + 1, number - 1):
+    _, share = _place_of_stage(call, stage)
+    if share == call.tasks:
+        for below in range(stage - share, stage):
+            if not _has_finished(call, workspace, below, number + 1):
+                return False
+        return True
+    steps = stage - share + call.tasks
+    if not _has_finished(call, workspace, steps, number - 1):
         return False
-    return stage == 0 or _has_finished(call, workspace, stage - 1, number + 1)
+    return stage == share or _has_finished(call, workspace, stage - share - 1, number + 1)
 
 
 @device
 def _take_chunk(own, stage, past, some):
-    """Take some steps of a stage, with all units and rows of its layer."""
+    """Take some steps of a stage, with all rows."""
     call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch = own
     B, steps = call.batch, call.stop - call.start
-    layer = stage // 2
+    layer, share = _place_of_stage(call, stage)
     cell = cells[layer]
     panels = address(packed, cell.panels)
     count = panels_of(cell, width(scratch))
     source = source_of_layer(call, cells, layer, x, workspace)
     where = Surroundings(source, y, workspace, scratch, 0, 0)
     walk = walk_from(call, cells, layer, past, where)
-    if stage % 2 == 0:
-        prepare_inputs(call, cell, panels, 0, count, B, some, walk, past, where)
+    if share < call.tasks:
+        first = first_of_share(count, share, call.tasks)
+        last = first_of_share(count, share + 1, call.tasks)
+        prepare_inputs(call, cell, panels, first, last, B, some, walk, past, where)
         return
     if past == 0:
         begin_states(call, cell, layer, h0, c0, 0, B, walk, workspace)
@@ -102,7 +119,7 @@ def lstm_wavefront(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
     call = calls[0]
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch)
-    steps, stages, chunk = call.stop - call.start, 2 * call.layers, call.wave
+    steps, stages, chunk = call.stop - call.start, call.layers * (call.tasks + 1), call.wave
     chunks = (steps + chunk - 1) // chunk
     highest = first_of_share(stages, worker + 1, workers) - 1
     looks = 0
