@@ -458,9 +458,12 @@ def layout(
         if training:
             cell["gates"] = places.take(panels, gates_panel)
             cell["c"] = places.take(steps + 1, state)
-            cell["marks"] = places.take(-(-T // max(1, steps)) or 1, 2, state)
             between = (workers - 1) * int(sizes["rooms_apart"])
             cell["dh"], cell["dc"] = places.take(state + between), places.take(state + between)
+            # Without checkpoints the states before are read once, ahead of the way back.
+            cell["marks"] = cell["dh"]
+            if checkpointed:
+                cell["marks"] = places.take(-(-T // steps), 2, state)
             cell["partial"] = places.take(
                 panels, 1 + int(cell["inputs"]) + config.hidden_size, 4, W
             )
@@ -472,7 +475,7 @@ def layout(
                 cell[shared] = cells[index - 1][shared]
             continue
         if training:
-            cell["outputs"] = places.take(kept + 2, outputs_size) + outputs_size
+            cell["outputs"] = places.take(kept + D, outputs_size) + outputs_size
         elif layer < L - 1:
             cell["outputs"] = places.take(T, outputs_size)
         if doutputs:

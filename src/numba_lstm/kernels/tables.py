@@ -89,13 +89,17 @@ CELL = np.dtype(
             "c",  # (c_slots, room_rows, state_row)
             "gates",  # (H / W, gate_steps, room_rows, 4, W); dgates after backward
             "gates_panel",  # stride of the gates over H / W
-            "outputs",  # (steps, B, D H), shared by the directions; for training also a step before
+            # (steps, B, D H), shared by the directions; for training also the step before, and the
+            # one behind where there are two
+            "outputs",
             "source",  # the same of the layer below, with dropout
             # where tokens stand for the inputs of a cell; else -1
             "projected",  # (H / W, vocabulary, 4, W): bias and inputs' part of the pre-activations
             "token_sums",  # the same: sums of dgates; training only
             "doutputs",  # gradients of the outputs; unused in the last layer
-            "marks",  # (segments, 2, B, state_row): h and c before each; training only
+            # (segments, 2, B, state_row): h and c before each; training only. A single one has the
+            # room of dh and dc
+            "marks",
             "dh",  # (B, state_row), the rows of workers apart
             "dc",  # the same
             "partial",  # (H / W, 1 + I + H, 4, W): sums of weight gradients between spans; where
