@@ -6,7 +6,7 @@ import numba_lstm as nl
 from numba_lstm.packing import PackedWeights
 
 
-def doubled(flat, packed):
+def doubled(flat, packed, workers):
     np.multiply(flat, 2, out=packed)
 
 
@@ -37,10 +37,10 @@ def test_copies_alike_hold_the_present_weights():
 
 def test_a_copy_that_nobody_reads_is_packed_again():
     parameters, panels = weights()
-    with panels.borrow() as before:
+    with panels.borrow(1) as before:
         pass
     with parameters.edit() as flat:
         flat += 1
-    with panels.borrow() as after:
+    with panels.borrow(1) as after:
         assert after is before
         np.testing.assert_array_equal(after, 2 * np.arange(15) + 2)

@@ -325,15 +325,17 @@ class Linear(Layer):
         size = self.out_features * self.in_features
         return array[:size], array[size:]
 
-    def _pack_forward(self, parameters: FloatArray, packed: FloatArray) -> None:
+    def _pack_forward(self, parameters: FloatArray, packed: FloatArray, workers: int) -> None:
         """Pack the matrix (in, out) that takes x to y."""
         weight, bias = self._split(parameters)
-        pack_matrix(weight, self.in_features, self.out_features, True, bias, packed)
+        matrix = (weight, self.in_features, self.out_features, True)
+        threading_of_kernels.share_out(pack_matrix, (*matrix, bias, packed), workers)
 
-    def _pack_backward(self, parameters: FloatArray, packed: FloatArray) -> None:
+    def _pack_backward(self, parameters: FloatArray, packed: FloatArray, workers: int) -> None:
         """Pack the matrix (out, in) that takes dy to dx."""
         weight, _ = self._split(parameters)
-        pack_matrix(weight, self.out_features, self.in_features, False, weight[:0], packed)
+        matrix = (weight, self.out_features, self.in_features, False)
+        threading_of_kernels.share_out(pack_matrix, (*matrix, weight[:0], packed), workers)
 
     def _rows(self, x: Any) -> _Rows:
         """Validate an input."""
@@ -361,7 +363,7 @@ class Linear(Layer):
         workspace = self._pool.borrow()
         try:
             scratches = workspace.reserve(workers * self._tile_size)
-            with panels.borrow() as packed:
+            with panels.borrow(workers) as packed:
                 cached = cached_numbers(out.itemsize)
                 sizes = (rows, source.shape[-1], packed, out.shape[-1], cached)
                 threading_of_kernels.share_out(

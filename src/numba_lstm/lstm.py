@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -143,6 +143,17 @@ def _names_under(prefix: str, mapping: Any) -> set[str]:
     return {key[len(prefix) :] for key in named("mapping", mapping) if key.startswith(prefix)}
 
 
+def _pack(
+    kernel: Callable[..., None],
+    tables: tuple[Any, ...],
+    parameters: FloatArray,
+    packed: FloatArray,
+    workers: int,
+) -> None:
+    """Pack the weights by one of the kernels."""
+    threading_of_kernels.share_out(kernel, (*tables, parameters, packed), workers)
+
+
 def dropout_numbers(state: Any) -> dict[str, int]:
     """Validate what determines the masks of dropout: the seed, and the calls so far.
 
@@ -250,7 +261,7 @@ class LSTM(Layer):
         self._backward_panels = PackedWeights(
             self.parameters,
             packed.backward_size,
-            functools.partial(pack_products, packed.cells, self.config.directions),
+            functools.partial(_pack, pack_products, (packed.cells, self.config.directions)),
         )
         self._pool = WorkspacePool(self.config.numpy_dtype)
         self._training_workspace = Workspace(self.config.numpy_dtype)
@@ -260,7 +271,7 @@ class LSTM(Layer):
     def _packed_forward(self, whole_panels: bool) -> PackedWeights:
         """What forward passes read, packed when one comes by."""
         packed = packed_layout(self.config, whole_panels)
-        pack = functools.partial(pack_cells, packed.cells)
+        pack = functools.partial(_pack, pack_cells, (packed.cells,))
         return PackedWeights(self.parameters, packed.forward_size, pack)
 
     @property
@@ -407,7 +418,8 @@ class LSTM(Layer):
             workspace[plan.flags] = 0
         kernel = lstm_wavefront if split.wave else lstm_units if split.tasks else lstm_forward
         panels = self._forward_panels[plan.whole_panels]
-        packed = panels.lease(split.copies)
+        # Weights of a model that is trained are new in every step.
+        packed = panels.lease(split.copies, split.workers if call["training"][0] else 1)
         try:
             h0, c0 = state if state[0].size == 0 else map(flat, state)
             weights, x = (call, plan.cells, packed.buffer), flat(sequence.array)
@@ -658,7 +670,7 @@ class LSTM(Layer):
         split = self._piece_split(plan.pieces[0], sequence, plan, threads)
         kernel = lstm_units_back if split.tasks else lstm_backward
         x = flat(sequence.array)
-        with self._backward_panels.borrow() as packed, self.gradients.edit():
+        with self._backward_panels.borrow(threads) as packed, self.gradients.edit():
             dy, dh_n, dc_n, dx, dh0, dc0 = map(flat, arrays)
             back = (call, plan.cells, flat(packed), dy, dh_n, dc_n, dx, dh0, dc0, workspace)
             gradients = self.gradients._writable
@@ -776,7 +788,8 @@ class LSTM(Layer):
                 jit.compile_region(all_shares, lstm_forward)
                 if wanted:
                     jit.compile_alike(lstm_units_back, lstm_backward)
-                    jit.compile_region(all_shares, lstm_backward, lstm_gradients)
+                    kernels = (lstm_backward, lstm_gradients, pack_cells, pack_products)
+                    jit.compile_region(all_shares, *kernels)
         return ready
 
     # State dictionaries, with PyTorch's names.

@@ -13,6 +13,9 @@ from .memory import aligned_empty
 from .parameters import Parameters
 from .validation import FloatArray
 
+# A worker that packs fewer (some 20 us) costs more to wake than it saves.
+_NUMBERS_PER_WORKER = 1 << 17
+
 
 class PackedCopy:
     """Room for some packed copies alike: how many hold a version, and how many read them now."""
@@ -34,14 +37,14 @@ class PackedWeights:
     size : int
         Numbers in the packed weights.
     pack : callable
-        ``pack(flat, packed)`` fills a packed copy from the flat parameters.
+        ``pack(flat, packed, workers)`` fills a packed copy from the flat parameters.
     """
 
     def __init__(
         self,
         parameters: Parameters,
         size: int,
-        pack: Callable[[FloatArray, FloatArray], None],
+        pack: Callable[[FloatArray, FloatArray, int], None],
     ) -> None:
         self._parameters = parameters
         self._size = size
@@ -54,12 +57,12 @@ class PackedWeights:
         """Version of the parameters that a copy would be packed from now."""
         return self._parameters.version
 
-    def lease(self, alike: int = 1) -> PackedCopy:
+    def lease(self, alike: int = 1, workers: int = 1) -> PackedCopy:
         """Return a packed copy of the present weights, unchanged until it is given back.
 
         A call that still reads older weights keeps its copy; the present ones then get another.
         There are `alike` of it, one behind another: a worker reads its own faster than one that
-        other cores read as well.
+        other cores read as well. So many workers at most pack it.
         """
         with self._lock:
             copy = self._copy
@@ -70,7 +73,8 @@ class PackedWeights:
                 self._copy = copy
             if copy.version != version:
                 copy.version = copy.filled = 0  # packed halfway, it would be of no version
-                self._pack(self._parameters._writable, copy.parts[0])
+                packers = max(1, min(workers, self._size // _NUMBERS_PER_WORKER))
+                self._pack(self._parameters._writable, copy.parts[0], packers)
                 copy.version, copy.filled = version, 1
             # Who reads already has the first ones; each version is copied as often as it is wanted.
             while copy.filled < alike:
@@ -85,15 +89,15 @@ class PackedWeights:
             copy.readers -= 1
 
     @contextmanager
-    def borrow(self) -> Iterator[FloatArray]:
-        """Lend panels of the present weights.
+    def borrow(self, workers: int) -> Iterator[FloatArray]:
+        """Lend panels of the present weights, which so many workers pack at most.
 
         Yields
         ------
         ndarray
             The packed weights.
         """
-        copy = self.lease()
+        copy = self.lease(1, workers)
         try:
             yield copy.buffer
         finally:

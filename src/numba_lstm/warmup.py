@@ -11,6 +11,7 @@ from . import jit
 from . import threads as threading_of_kernels
 from .jit import WarmKernel
 from .kernels.linear import linear_gradients, linear_product
+from .kernels.panels import pack_matrix
 from .kernels.region import all_shares
 from .kernels.vocabulary import lstm_vocabulary
 from .kernels.vocabulary_back import lstm_vocabulary_back
@@ -77,7 +78,7 @@ def warmup(
                 if for_training:
                     _train(model, tokens)
         if most != 1:
-            jit.compile_region(all_shares, linear_product, lstm_vocabulary)
+            jit.compile_region(all_shares, linear_product, lstm_vocabulary, pack_matrix)
             if for_training:
                 jit.compile_region(all_shares, linear_gradients, lstm_vocabulary_back)
     return ready

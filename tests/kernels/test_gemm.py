@@ -105,7 +105,7 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
     matrix = random.standard_normal((terms, columns)).astype(dtype)
     start = random.standard_normal(columns if begin == "start" else 0).astype(dtype)
     packed = np.full((1 + terms) * -(-columns // lanes) * lanes, np.nan, dtype)
-    pack_matrix(matrix.reshape(-1), terms, columns, False, start, packed)
+    pack_matrix(matrix.reshape(-1), terms, columns, False, start, packed, 0, 1)
     assert np.isfinite(packed).all()
     panels = -(-columns // across)
     before = random.standard_normal((blocks, rows, panels * across + 3)).astype(dtype)

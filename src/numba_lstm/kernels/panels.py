@@ -12,6 +12,7 @@ from ..simd.pointer import address
 from ..simd.vector import broadcast, store, width
 from .gemm import copy_columns, panel_vectors
 from .transposition import transpose
+from .workers import first_of_share
 
 
 @inlined
@@ -43,8 +44,8 @@ def _pack_gate(weights, columns, first_row, held, units, target, row_size):
 
 
 @kernel
-def pack_cells(cells, parameters, packed):
-    """Pack what the forward pass reads.
+def pack_cells(cells, parameters, packed, worker, workers):
+    """Pack one worker's share of what the forward pass reads.
 
     Parameters
     ----------
@@ -53,15 +54,20 @@ def pack_cells(cells, parameters, packed):
         Flat parameters, read.
     packed : array
         Panels of every cell, assigned.
+    worker, workers : int
+        Which share of the panels of each cell, of how many.
     """
     lanes = width(address(packed, 0))
     for index in range(cells.size):
         cell = cells[index]
         I, H = cell.inputs, cell.hidden
-        panel = address(packed, cell.panels)
         weights = address(parameters, 0)
-        for first_unit in range(0, H, lanes):
-            units = gate_stride(cell, first_unit // lanes, lanes)
+        panels = panels_of(cell, lanes)
+        first = first_of_share(panels, worker, workers)
+        for number in range(first, first_of_share(panels, worker + 1, workers)):
+            panel = address(packed, cell.panels + number * (1 + I + H) * 4 * lanes)
+            first_unit = number * lanes
+            units = gate_stride(cell, number, lanes)
             row_size = 4 * units
             held = min(units, H - first_unit)
             for gate in range(4):
@@ -73,16 +79,24 @@ def pack_cells(cells, parameters, packed):
                 _pack_gate(weights + cell.weight_ih, I, row, held, units, place, row_size)
                 place = place + I * row_size
                 _pack_gate(weights + cell.weight_hh, H, row, held, units, place, row_size)
-            panel = panel + (1 + I + H) * row_size
+
+
+@inlined
+def _share_of_columns(columns, lanes, worker, workers):
+    """First column, and the one behind the last, of one worker's share of a matrix's panels."""
+    across = 4 * lanes
+    panels = (columns + across - 1) // across
+    first = first_of_share(panels, worker, workers)
+    return first * across, min(columns, first_of_share(panels, worker + 1, workers) * across)
 
 
 @device
-def _pack_gate_rows(weights, columns, cell, rows_of_panel, first_row, panels):
+def _pack_gate_rows(weights, columns, cell, rows_of_panel, first_row, panels, worker, workers):
     """Copy (4H, columns) weights into product panels whose rows follow the order of the gates."""
     hidden = cell.hidden
     lanes = width(panels)
-    column = 0
-    while column < columns:
+    first_column, last_column = _share_of_columns(columns, lanes, worker, workers)
+    for column in range(first_column, last_column, 4 * lanes):
         panel_width = panel_vectors(columns - column, lanes) * lanes
         panel = panels + column * rows_of_panel
         if first_row == 1:
@@ -102,12 +116,13 @@ def _pack_gate_rows(weights, columns, cell, rows_of_panel, first_row, panels):
                     for j in range(held, panel_width):
                         target[j] = 0.0
                     target = target + panel_width
-        column += panel_width
 
 
 @kernel
-def pack_products(cells, directions, parameters, packed):
-    """Pack what the backward pass reads: dgates to dh, and dgates of both directions to dx.
+def pack_products(cells, directions, parameters, packed, worker, workers):
+    """Pack one worker's share of what the backward pass reads.
+
+    It takes dgates to dh, and dgates of both directions to dx.
 
     Parameters
     ----------
@@ -117,22 +132,25 @@ def pack_products(cells, directions, parameters, packed):
         Flat parameters, read.
     packed : array
         Recurrent and input panels of every cell, assigned.
+    worker, workers : int
+        Which share of the panels of each matrix, of how many.
     """
     for index in range(cells.size):
         cell = cells[index]
         I, H, gates = cell.inputs, cell.hidden, cell.gate_columns
         recurrent = address(packed, cell.recurrent_panels)
-        _pack_gate_rows(address(parameters, cell.weight_hh), H, cell, 1 + gates, 1, recurrent)
+        weight_hh = address(parameters, cell.weight_hh)
+        _pack_gate_rows(weight_hh, H, cell, 1 + gates, 1, recurrent, worker, workers)
         weight_ih = address(parameters, cell.weight_ih)
         rows_of_panel = 1 + directions * gates
         first_row = 1 + (index % directions) * gates
         input_panels = address(packed, cell.input_panels)
-        _pack_gate_rows(weight_ih, I, cell, rows_of_panel, first_row, input_panels)
+        _pack_gate_rows(weight_ih, I, cell, rows_of_panel, first_row, input_panels, worker, workers)
 
 
 @kernel
-def pack_matrix(matrix, rows, columns, transposed, start, packed):
-    """Pack any matrix for `gemm.product`.
+def pack_matrix(matrix, rows, columns, transposed, start, packed, worker, workers):
+    """Pack one worker's share of any matrix for `gemm.product`.
 
     Parameters
     ----------
@@ -144,9 +162,12 @@ def pack_matrix(matrix, rows, columns, transposed, start, packed):
         (columns,) start of every column's sum, or empty for zeros; read.
     packed : array
         Panels, assigned.
+    worker, workers : int
+        Which share of the panels, of how many.
     """
     lanes = width(address(packed, 0))
-    for column in range(0, columns, 4 * lanes):
+    first_column, last_column = _share_of_columns(columns, lanes, worker, workers)
+    for column in range(first_column, last_column, 4 * lanes):
         panel_width = panel_vectors(columns - column, lanes) * lanes
         held = min(panel_width, columns - column)
         panel = address(packed, column * (1 + rows))
