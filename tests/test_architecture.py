@@ -25,8 +25,8 @@ ORDER = re.findall(
     kernels.region kernels.tables kernels.workers kernels.activations
     kernels.gemm kernels.transposition kernels.panels
     kernels.cell kernels.dropout kernels.vocabulary kernels.forward kernels.units kernels.backward
-    kernels.gradient_tasks kernels.gradients kernels.vocabulary_back kernels.units_back
-    kernels.wavefront kernels.step kernels.rows
+    kernels.gradient_tasks kernels.token_sums kernels.gradients kernels.vocabulary_back
+    kernels.units_back kernels.wavefront kernels.step kernels.rows
     kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes
     validation memory config parameters initialization storage
     threads packing tape schedule workspace plan

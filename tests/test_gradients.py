@@ -56,7 +56,9 @@ def test_lstm(case, dropout):
 
 @pytest.mark.parametrize("projected", [False, True])
 def test_sequential(projected, monkeypatch):
-    monkeypatch.setattr("numba_lstm.layers.projects_vocabulary", lambda *sizes, training: projected)
+    monkeypatch.setattr(
+        "numba_lstm.layers.projects_vocabulary", lambda *sizes, **options: projected
+    )
     model = nl.Sequential(
         nl.Embedding(6, 3, dtype="float64", seed=1),
         nl.LSTM(3, 4, 2, dropout=0.3, dtype="float64", seed=2),

@@ -10,7 +10,7 @@ import reference
 from numba_lstm import schedule
 from numba_lstm.kernels.embedding import distinct_tokens
 from numba_lstm.kernels.tables import BLOCK_TERMS
-from numba_lstm.kernels.vocabulary import group_tokens
+from numba_lstm.kernels.token_sums import group_tokens
 from numba_lstm.workspace import layout
 from schedules import SCHEDULES
 
@@ -80,9 +80,38 @@ def test_tables_are_projected_where_tokens_are_many(kernels):
         assert kernels & PROJECTION == inferred
 
 
+@pytest.mark.parametrize(
+    ("rows", "features", "hidden", "training", "checkpointed", "projected"),
+    [
+        (100, 64, 256, True, False, True),
+        (100, 64, 256, False, False, False),  # 102,400 numbers in the place of 65,536
+        (100, 64, 128, False, False, True),
+        (100, 64, 256, True, True, False),  # two rooms of 102,400 in the place of 131,072
+        (100, 64, 128, True, True, True),
+        (900, 64, 30, True, False, False),  # nearly all tokens differ
+        (4, 10, 30, True, False, False),  # a look-up takes longer than that
+        (0, 64, 256, True, False, False),
+    ],
+)
+def test_rows_are_projected_for_time_and_not_for_memory(
+    rows, features, hidden, training, checkpointed, projected
+):
+    config = nl.LSTM(features, hidden).config
+    for cached, found in ((0, projected), (1 << 40, projected or rows == 100)):
+        decision = schedule.projects_vocabulary(
+            config,
+            rows,
+            1024 if rows else 0,
+            cached,
+            training=training,
+            checkpointed=checkpointed,
+        )
+        assert decision is found
+
+
 def projecting(monkeypatch, *, always):
     """Projecting a table whatever that saves, or never."""
-    monkeypatch.setattr("numba_lstm.layers.projects_vocabulary", lambda *sizes, training: always)
+    monkeypatch.setattr("numba_lstm.layers.projects_vocabulary", lambda *sizes, **options: always)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def fresh(script):
 
 def test_after_a_warmup_nothing_compiles():
     seen = fresh(WARM)
-    of_tokens = ("vocabulary.group_tokens", "embedding.distinct_tokens")
+    of_tokens = ("token_sums.group_tokens", "embedding.distinct_tokens")
     assert [seen["signatures"].pop(name) for name in of_tokens] == [1, 1]
     every = {(name, dtype) for name in seen["signatures"] for dtype in ("float32", "float64")}
     every |= {(name, "int64") for name in of_tokens}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from .initialization import Seed, fill_uniform, generator
 from .kernels import linear as kernels
 from .kernels.embedding import distinct_tokens, embedding_backward
 from .kernels.gemm import TILE_VECTORS
-from .kernels.linear import gradient_vectors
+from .kernels.linear import rooms_for_gradients
 from .kernels.panels import pack_matrix
 from .layer import Layer
 from .lstm import LSTM, TokenSequence, dropout_numbers
@@ -300,7 +301,7 @@ class Linear(Layer):
         )
         self._pool = WorkspacePool(self.parameters.dtype)
         self._tile_size = TILE_VECTORS * lanes
-        self._task_size = gradient_vectors(self.in_features, self.out_features, lanes) * lanes
+        self._task_size = rooms_for_gradients(self.in_features, self.out_features, lanes).size
         self._tape: Tape[_Rows] = Tape("Linear")
 
     def configuration(self) -> dict[str, Any]:
@@ -500,10 +501,9 @@ class Linear(Layer):
             scratches = workspace.reserve(workers * self._task_size)
             with self.gradients.edit() as target:
                 sizes = (rows.count, self.in_features, self.out_features, accumulate)
-                places = (*self._split(target), scratches, self._task_size)
                 threading_of_kernels.share_out(
                     kernels.linear_gradients,
-                    (flat(rows.array), flat(dy), *sizes, *places),
+                    (flat(rows.array), flat(dy), *sizes, *self._split(target), scratches),
                     workers,
                 )
         finally:
@@ -587,7 +587,9 @@ class Sequential(StoredModel):
     Where an LSTM follows an embedding, and tokens occur often enough, it projects the row of each
     once and looks up what follows from it, to the same bits; on the way back the gradients of a
     token's steps are summed before they meet the weights. That saves a fifteenth of a training step
-    in the language model of ``numba-lstm train``, and more where features are as many as units.
+    in the language model of ``numba-lstm train``, and more where features are as many as units. It
+    is the model that then knows which row is whose: after its `forward` call its own `backward`,
+    not that of one layer after the other.
 
     Parameters
     ----------
@@ -800,7 +802,7 @@ class Sequential(StoredModel):
             elif isinstance(layer, Linear):
                 x = layer(x, threads=threads)
             else:
-                x = self._rows_of_tokens(layer, x, training=False)
+                x = self._rows_of_tokens(layer, x)
         return x, tuple(after)
 
     def _rows_of_tokens(
@@ -808,15 +810,23 @@ class Sequential(StoredModel):
         look_up: Callable[[NDArray[np.int64]], FloatArray],
         tokens: NDArray[np.int64],
         *,
-        training: bool,
+        training: bool = False,
+        checkpointed: bool = False,
     ) -> FloatArray | TokenSequence:
         """Look up the row of every token; or of those that occur, for an LSTM to project these."""
-        embedding, above = (*self.layers, None)[:2]
-        if isinstance(embedding, Embedding) and isinstance(above, LSTM):
-            distinct, places = _distinct(tokens)
-            rows, features = len(distinct), embedding.embedding_dim
-            if projects_vocabulary(rows, features, tokens.size, training=training):
-                return TokenSequence(places, look_up(distinct))
+        if len(self.layers) > 1 and isinstance(above := self.layers[1], LSTM):
+            projects = functools.partial(
+                projects_vocabulary,
+                above.config,
+                tokens=tokens.size,
+                cached=cached_numbers(self.parameters.dtype.itemsize),
+                training=training,
+                checkpointed=checkpointed,
+            )
+            if projects(1):  # were there only one row; to number the tokens takes longer
+                distinct, places = _distinct(tokens)
+                if projects(len(distinct)):
+                    return TokenSequence(places, look_up(distinct))
         return look_up(tokens)
 
     def _advance(self, x: Any, hx: Any) -> States:
@@ -910,7 +920,9 @@ class Sequential(StoredModel):
             elif isinstance(layer, Linear):
                 x = layer.forward(x, threads=most)
             else:
-                x = self._rows_of_tokens(layer.forward, x, training=True)
+                x = self._rows_of_tokens(
+                    layer.forward, x, training=True, checkpointed=checkpoint is not None
+                )
         return x, tuple(after)
 
     def backward(

@@ -22,9 +22,10 @@ from .kernels.gradients import lstm_gradients
 from .kernels.panels import pack_cells, pack_products
 from .kernels.region import all_shares
 from .kernels.tables import CALL
+from .kernels.token_sums import group_tokens
 from .kernels.units import lstm_units
 from .kernels.units_back import lstm_units_back
-from .kernels.vocabulary import group_tokens, lstm_vocabulary
+from .kernels.vocabulary import lstm_vocabulary
 from .kernels.vocabulary_back import lstm_vocabulary_back
 from .kernels.wavefront import lstm_wavefront
 from .layer import Layer
@@ -656,11 +657,12 @@ class LSTM(Layer):
         if sequence.B == 0:
             return
         call = self._training_call
-        V, tokens = sequence.vocabulary, sequence.tokens
-        call["input_gradient"], call["accumulate"] = input_gradient and not V, accumulate
+        tokens = sequence.tokens
+        call["input_gradient"] = input_gradient and tokens is None
+        call["accumulate"] = accumulate
         if tokens is not None:
             order = np.empty_like(tokens)
-            group_tokens(tokens, sequence.B, V, order)
+            group_tokens(tokens, sequence.B, sequence.vocabulary, order)
             call["order"] = order.ctypes.data
         threads = min(threads, plan.split.workers)
         workspace = flat(saved.workspace)

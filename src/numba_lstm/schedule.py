@@ -362,25 +362,35 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
     return rows <= _ROWS_PROJECTED * min(1, inputs_by_units)
 
 
-def projects_vocabulary(vocabulary: int, features: int, tokens: int, *, training: bool) -> bool:
-    """Whether a first layer projects each row of a table once, and not the row of every token.
+def projects_vocabulary(
+    config: LSTMConfig, rows: int, tokens: int, cached: int, *, training: bool, checkpointed: bool
+) -> bool:
+    """Whether the rows of a table are projected, and not the row of every token.
 
     Parameters
     ----------
-    vocabulary, features : int
-        Rows of the table, and numbers in each.
+    config : LSTMConfig
+    rows : int
+        That occur.
     tokens : int
-        Of the call.
+    cached : int
+        Numbers of a matrix that a core's L2 cache keeps: half of it.
     training : bool
         Whether the gradients of table and weights are wanted as well: two products more.
+    checkpointed : bool
+        Whether the way back still needs what follows from a row, beside the sums of its dgates.
 
     Returns
     -------
     bool
+        True if that saves time, and no memory is lost: inputs and their gradients, of every token,
+        would have needed as much. A small table does not matter.
     """
     products = 3 if training else 1
-    saved = products * features * (tokens - vocabulary)
-    return saved > _INPUTS_PER_LOOK_UP * tokens
+    saved = products * config.input_size * (tokens - rows)
+    kept = rows * 4 * config.hidden_size * config.directions * (2 if checkpointed else 1)
+    spared = tokens * config.input_size * (2 if training else 1)
+    return saved > _INPUTS_PER_LOOK_UP * tokens and kept <= max(spared, cached)
 
 
 def worth_sharing(operations: int) -> bool:

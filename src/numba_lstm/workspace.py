@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .config import LSTMConfig
 from .kernels.gemm import ROWS, TILE_VECTORS
+from .kernels.gradient_tasks import block_for_batch
 from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE, TASK_FEATURES
 from .memory import CACHE_LINE, aligned_empty
 from .schedule import (
@@ -209,8 +210,7 @@ def segment_steps(checkpoint: Any, T: int, B: int) -> int:
         wish = max(1, math.isqrt(T))
     else:
         wish = integer("checkpoint", checkpoint, least=1)
-    block = max(1, BLOCK_TERMS // max(1, B))
-    return _up(wish, block)
+    return _up(wish, block_for_batch(B).steps)
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ def _span(config: LSTMConfig, T: int, B: int, pieces: tuple[Piece, ...], cached:
     must stay in the L2 cache.
     """
     H = config.hidden_size
-    block = max(1, BLOCK_TERMS // max(1, B))
+    block = block_for_batch(B).steps
     both_ways = config.bidirectional and len(pieces) == 1
     if both_ways or 4 * H * (1 + config.most_terms) > cached:
         return _up(max(1, T), block)
@@ -386,10 +386,12 @@ def layout(
     sizes["last_layer"], sizes["last_direction"], sizes["stop"] = L, D, T
     sizes["training"] = training
     cached = cached_numbers(itemsize)
+    # What is looked up takes next to no time.
+    worked = replace(config, input_size=1) if vocabulary else config
     if training:
-        split = training_split(config, T, B, threads, cached)
+        split = training_split(worked, T, B, threads, cached)
     else:
-        split = inference_split(config, T, B, threads, cached)
+        split = inference_split(worked, T, B, threads, cached)
     workers = split.workers
     rows = B if split.tasks else -(-B // workers)
     if split.wave:
@@ -438,7 +440,9 @@ def layout(
     sizes["vocabulary_panel"] = vocabulary_panel = vocabulary * 4 * W + CACHE_LINE // itemsize
     for cell in cells[: D if vocabulary else 0]:
         cell["projected"] = places.take(panels, vocabulary_panel)
-        cell["token_sums"] = places.take(panels, vocabulary_panel) if training else 0
+        cell["token_sums"] = cell["projected"]
+        if checkpointed:
+            cell["token_sums"] = places.take(panels, vocabulary_panel)
     one_by_one = not (training or split.tasks)
     if training:
         sizes["rooms_apart"] = _APART_BYTES // itemsize

@@ -156,9 +156,9 @@ def cell_step_back(cell, first_panel, last_panel, rows, place):
 
 
 @inlined
-def dgates_terms(cell, gates, panel, block, row):
+def dgates_terms(cell, gates, next_panel, block, row):
     """All dgates of a cell as the terms of a product, those of the next panel so far on."""
-    return Terms(cell.gate_columns, 4 * width(gates), panel, gates, block, row)
+    return Terms(cell.gate_columns, 4 * width(gates), next_panel, gates, block, row)
 
 
 @device

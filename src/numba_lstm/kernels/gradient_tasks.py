@@ -1,4 +1,4 @@
-"""How sums of outer products are shared out: some panels of vectors, and some features, a task."""
+"""How weight gradients are cut: their terms into blocks, panels and features into tasks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,27 @@ from typing import NamedTuple
 
 from ..jit import inlined
 from .gemm import tiles_over
-from .tables import TASK_FEATURES, TASK_PANELS
+from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
 from .workers import first_of_share
+
+
+class BlockSize(NamedTuple):
+    """Rows and steps of the terms that are added up from zero."""
+
+    rows: int
+    steps: int
+
+
+def block_for_batch(batch):
+    """Blocks that the terms (t, row) of weight gradients are cut into.
+
+    They depend on the batch alone, and begin at multiples of their steps.
+    """
+    rows = max(1, min(batch, BLOCK_TERMS))
+    return BlockSize(rows, BLOCK_TERMS // rows)
+
+
+block_of_terms = inlined(block_for_batch)
 
 
 class Task(NamedTuple):
@@ -61,3 +80,14 @@ def room_of_task(task, features):
     """
     across = task.last_panel - task.first_panel
     return task.first_panel * features + across * task.first
+
+
+@inlined
+def share_of_panels(task, features):
+    """First panel, and the one behind the last, that are a task's alone.
+
+    The tasks of the same panels share them out as they do their features.
+    """
+    across = task.last_panel - task.first_panel
+    first = task.first_panel + first_of_share(across, task.first, features)
+    return first, task.first_panel + first_of_share(across, task.last, features)

@@ -28,11 +28,19 @@ from .gemm import (
     copy_columns,
     outer_products,
 )
-from .gradient_tasks import Task, room_of_task, rows_of_sums, task_of_number, tasks_of_gradients
+from .gradient_tasks import (
+    Task,
+    block_of_terms,
+    room_of_task,
+    rows_of_sums,
+    share_of_panels,
+    task_of_number,
+    tasks_of_gradients,
+)
 from .panels import gate_stride, panels_of, vectors_of_panel
+from .token_sums import sum_by_tokens
 from .transposition import transpose
-from .vocabulary import block_of_terms, is_looked_up, sum_by_tokens
-from .workers import first_of_share
+from .vocabulary import is_looked_up
 
 
 @inlined
@@ -99,7 +107,7 @@ class Block(NamedTuple):
 
     terms: int
     dgates: Pointer  # of the first term
-    panel: int  # from those of one panel to those of the next
+    next_panel: int  # from those of one panel to those of the next
     first: bool  # whether it is the first to be added up
     last: bool  # and whether the last
 
@@ -129,8 +137,8 @@ def outer_sums_of_block(
     first_panel, last_panel, first, last = task
     lanes = width(features)
     for panel in range(first_panel, last_panel):
-        weights = block.dgates + panel * block.panel
-        following = weights + block.panel if panel + 1 < last_panel else weights
+        weights = block.dgates + panel * block.next_panel
+        following = weights + block.next_panel if panel + 1 < last_panel else weights
         sums = first_sums + (panel - first_panel) * sums_panel
         asked = (panel - first_panel) * columns_asked(last - first) if block.last else -1
         results = _results_of(cell, inputs, panel * lanes, first, last, gradients, asked)
@@ -165,7 +173,7 @@ def _gradient_task(call, cells, index, task, x, gradients, workspace, sums, sums
     would drive one another out of the L1 cache, once for every panel.
     """
     B, D = call.batch, call.directions
-    first_panel, last_panel, first, last = task
+    _, _, first, last = task
     cell = cells[index]
     I, H = _inputs_among_features(cell), cell.hidden
     layer = index // D
@@ -206,17 +214,13 @@ def _gradient_task(call, cells, index, task, x, gradients, workspace, sums, sums
             added = call.accumulate == 1
             outer_sums_of_block(cell, I, task, block, scratch, gradients, added, sums, sums_panel)
             if is_looked_up(cell):
-                # The tasks of the same panels share them out as they do their features.
-                across, features = last_panel - first_panel, 1 + H
-                for panel in range(
-                    first_panel + first_of_share(across, first, features),
-                    first_panel + first_of_share(across, last, features),
-                ):
+                first_own, last_own = share_of_panels(task, 1 + H)
+                for panel in range(first_own, last_own):
                     sum_by_tokens(
                         call,
                         step * B + row,
                         block.terms,
-                        block.dgates + panel * block.panel,
+                        block.dgates + panel * block.next_panel,
                         not block.first,
                         address(workspace, cell.token_sums) + panel * call.vocabulary_panel,
                     )

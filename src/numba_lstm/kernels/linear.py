@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
-from ..simd.vector import load, load_first, store, store_first, width
+from ..simd.vector import load, load_first, store_first, width
 from .gemm import (
     TILE_VECTORS,
     Place,
@@ -64,16 +66,29 @@ def linear_product(values, rows, terms, packed, columns, cached, out, scratches,
     restore_mode(mode)
 
 
-@device
-def _copy_panel(x, row, terms, columns, column, target):
-    """Copy four vectors of columns of some rows side by side, zeros behind the last column."""
-    lanes = width(target)
-    for term in range(terms):
-        for number in range(4):
-            first = column + number * lanes
-            held = max(0, min(lanes, columns - first))
-            source = x + ((row + term) * columns + first)
-            store(load_first(source, held), target + (term * 4 + number) * lanes)
+class Rooms(NamedTuple):
+    """What a worker needs for the gradients of a linear layer: places in its scratch, and a size.
+
+    The first place is that of a block of x.
+    """
+
+    block_of_dy: int
+    sums_of_rows: int
+    sums: int
+    size: int
+
+
+def rooms_for_gradients(inputs, outputs, lanes):
+    """Rooms for the largest task, all at the start of a vector."""
+    panels = min(TASK_PANELS, (inputs + 4 * lanes - 1) // (4 * lanes))
+    features = (min(TASK_FEATURES, outputs) + lanes - 1) // lanes * lanes
+    block_of_dy = BLOCK_TERMS * 4 * lanes
+    sums_of_rows = block_of_dy + BLOCK_TERMS * features
+    sums = sums_of_rows + features
+    return Rooms(block_of_dy, sums_of_rows, sums, sums + panels * features * 4 * lanes)
+
+
+_rooms_of_task = inlined(rooms_for_gradients)
 
 
 @inlined
@@ -105,10 +120,9 @@ def _gradient_task(x, dy, rows, inputs, outputs, task, accumulate, weight, bias,
     first_panel, last_panel, first, last = task
     lanes = width(scratch)
     across, count = 4 * lanes, last - first
-    block_of_x = scratch
-    block_of_dy = block_of_x + BLOCK_TERMS * across
-    sums_of_rows = block_of_dy + BLOCK_TERMS * TASK_FEATURES
-    first_sums = sums_of_rows + TASK_FEATURES
+    rooms = _rooms_of_task(inputs, outputs, lanes)
+    block_of_x, block_of_dy = scratch, scratch + rooms.block_of_dy
+    sums_of_rows, first_sums = scratch + rooms.sums_of_rows, scratch + rooms.sums
     with_bias = bias.size > 0 and first_panel == 0
     blocks = (rows + BLOCK_TERMS - 1) // BLOCK_TERMS
     for later in range(blocks):
@@ -121,7 +135,10 @@ def _gradient_task(x, dy, rows, inputs, outputs, task, accumulate, weight, bias,
         for panel in range(first_panel, last_panel):
             column = panel * across
             sums = first_sums + (panel - first_panel) * count * across
-            _copy_panel(address(x, 0), row, terms, inputs, column, block_of_x)
+            wanted = min(across, inputs - column)
+            copy_columns(
+                terms, wanted, address(x, row * inputs + column), inputs, block_of_x, across
+            )
             outer_products(
                 count,
                 terms,
@@ -138,8 +155,8 @@ def _gradient_task(x, dy, rows, inputs, outputs, task, accumulate, weight, bias,
                 continue
             for output in range(count):
                 target = address(weight, (first + output) * inputs + column)
-                for k in range(0, min(across, inputs - column), lanes):
-                    held = min(lanes, inputs - column - k)
+                for k in range(0, wanted, lanes):
+                    held = min(lanes, wanted - k)
                     _give(load(sums + (output * across + k)), target + k, held, accumulate)
     if with_bias:
         for k in range(0, count, lanes):
@@ -147,16 +164,9 @@ def _gradient_task(x, dy, rows, inputs, outputs, task, accumulate, weight, bias,
             _give(load(sums_of_rows + k), address(bias, first + k), held, accumulate)
 
 
-def gradient_vectors(inputs, outputs, lanes):
-    """Vectors that a worker needs for the gradients of a linear layer."""
-    panels = min(TASK_PANELS, -(-inputs // (4 * lanes)))
-    sums = panels * min(TASK_FEATURES, outputs) * 4
-    return sums + 4 * BLOCK_TERMS + -(-(BLOCK_TERMS + 1) * TASK_FEATURES // lanes)
-
-
 @kernel
 def linear_gradients(
-    x, dy, rows, inputs, outputs, accumulate, weight, bias, scratches, apart, worker, workers
+    x, dy, rows, inputs, outputs, accumulate, weight, bias, scratches, worker, workers
 ):
     """One worker's share of the gradients of a linear layer.
 
@@ -174,14 +184,15 @@ def linear_gradients(
         (outputs, inputs) flat, accumulated into or assigned.
     bias : array
         (outputs,), likewise; empty if there is none.
-    scratches, apart : array, int
-        `gradient_vectors` for each worker, so many numbers apart.
+    scratches : array
+        `rooms_for_gradients` for each worker.
     worker, workers : int
         Which share of the tasks, of how many.
     """
     mode = enter_default_mode()
-    scratch = address(scratches, worker * apart)
-    across = 4 * width(scratch)
+    lanes = width(address(scratches, 0))
+    scratch = address(scratches, worker * _rooms_of_task(inputs, outputs, lanes).size)
+    across = 4 * lanes
     panels = (inputs + across - 1) // across
     panel_tasks, output_tasks = tasks_of_gradients(panels, outputs, workers)
     for number in range(worker, panel_tasks * output_tasks, workers):

@@ -33,8 +33,8 @@ CALL = np.dtype(
             "segment",  # number of this piece of the sequence
             "recomputed",  # 1 if a forward pass only restores what backward needs
             # in the workspace
-            # steps whose inputs there is room for to be projected ahead of the recurrence: a chunk
-            # of them, or two where workers share out stages; 0 for none
+            # steps whose inputs there is room for to be projected, or looked up, ahead of the
+            # recurrence: a chunk of them, or two where workers share out stages; 0 for none
             "ahead",
             "gate_steps",  # steps whose gates are kept; 0: every tile passes through a scratch
             "dx_steps",  # steps of one product for dx
@@ -53,7 +53,9 @@ CALL = np.dtype(
             "order",  # and of what `group_tokens` gave, for the way back
             "vocabulary_panel",  # stride over H / W of what is kept of them
             "packed_apart",  # from a worker's packed weights to the next one's; 0 if it is the same
-            "tasks",  # into which the units of a direction are cut where workers share them; else 0
+            # into which the units of a direction are cut where workers share them out, or stages:
+            # then for projecting the inputs; else 0
+            "tasks",
             "wave",  # steps of a stage taken at once where workers share out stages; else 0
             "flags",  # place of what they tell one another: a line for each task and one, or stage
             # dropout
@@ -95,7 +97,7 @@ CELL = np.dtype(
             "source",  # the same of the layer below, with dropout
             # where tokens stand for the inputs of a cell; else -1
             "projected",  # (H / W, vocabulary, 4, W): bias and inputs' part of the pre-activations
-            "token_sums",  # the same: sums of dgates; training only
+            "token_sums",  # sums of dgates, in the same room unless checkpoints need both
             "doutputs",  # gradients of the outputs; unused in the last layer
             # (segments, 2, B, state_row): h and c before each; training only. A single one has the
             # room of dh and dc

@@ -1,12 +1,11 @@
 """The sequence loop of one direction: workers go through the stages of its layers as a wavefront.
 
-The stages of a layer are shares of its units, for which inputs are projected, and its steps, which
-are taken by all units at once. A few steps of a stage need the same steps of the stages below, and
-the steps before them of their own: while a layer is at some steps, the one above is at those
-before. Workers claim the next steps of a stage that are
-ready, of their own stages first, so that each core keeps the weights of few stages in its cache.
-Nobody holds what it has claimed for longer than that takes, and a worker that is alone goes through
-all of it: there is nothing to deadlock on.
+The stages of a layer are shares of its units, for which inputs are projected, and its recurrence,
+the steps of all units. A few steps of a stage need the same steps of the stages below, and those
+before them of their own: while a layer is at some steps, the one above is at those before. Workers
+claim the next steps of a stage that are ready, of their own stages first, so that each core keeps
+the weights of few stages in its cache. Nobody holds what it has claimed for longer than that takes,
+and a worker that is alone goes through all of it: there is nothing to deadlock on.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def _has_finished(call, workspace, stage, chunks):
 
 @inlined
 def _place_of_stage(call, stage):
-    """Layer that a stage belongs to, and its share of the units; the last stage has all of them."""
+    """Layer that a stage belongs to, and its number there; the last one is the recurrence."""
     layer = stage // (call.tasks + 1)
     return layer, stage - layer * (call.tasks + 1)
 
@@ -56,15 +55,15 @@ def _is_ready(call, workspace, stage, number):
     Projected inputs have room for two chunks: one that is read, and one that is written.
     """
     _, share = _place_of_stage(call, stage)
+    first = stage - share
     if share == call.tasks:
-        for below in range(stage - share, stage):
-            if not _has_finished(call, workspace, below, number + 1):
+        for projection in range(first, stage):
+            if not _has_finished(call, workspace, projection, number + 1):
                 return False
         return True
-    steps = stage - share + call.tasks
-    if not _has_finished(call, workspace, steps, number - 1):
+    if not _has_finished(call, workspace, first + call.tasks, number - 1):
         return False
-    return stage == share or _has_finished(call, workspace, stage - share - 1, number + 1)
+    return first == 0 or _has_finished(call, workspace, first - 1, number + 1)
 
 
 @device
