@@ -30,7 +30,7 @@ ORDER = re.findall(
     kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes
     validation memory config parameters initialization storage
     threads packing tape schedule workspace plan
-    stream layer lstm layers losses optimizers trainer warmup
+    stream layer lstm embedding linear sequential losses optimizers trainer warmup
     numba_lstm
     language_model.corpus language_model.model language_model.run language_model.plot
     language_model

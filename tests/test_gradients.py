@@ -57,7 +57,7 @@ def test_lstm(case, dropout):
 @pytest.mark.parametrize("projected", [False, True])
 def test_sequential(projected, monkeypatch):
     monkeypatch.setattr(
-        "numba_lstm.layers.projects_vocabulary", lambda *sizes, **options: projected
+        "numba_lstm.sequential.projects_vocabulary", lambda *sizes, **options: projected
     )
     model = nl.Sequential(
         nl.Embedding(6, 3, dtype="float64", seed=1),

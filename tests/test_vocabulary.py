@@ -111,7 +111,9 @@ def test_rows_are_projected_for_time_and_not_for_memory(
 
 def projecting(monkeypatch, *, always):
     """Projecting a table whatever that saves, or never."""
-    monkeypatch.setattr("numba_lstm.layers.projects_vocabulary", lambda *sizes, **options: always)
+    monkeypatch.setattr(
+        "numba_lstm.sequential.projects_vocabulary", lambda *sizes, **options: always
+    )
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ import gc as _gc
 _collecting = _gc.isenabled()
 _gc.disable()
 try:
-    from .layers import Embedding, Linear, Sequential
+    from .embedding import Embedding
+    from .linear import Linear
     from .losses import mse, softmax_cross_entropy
     from .lstm import LSTM
     from .optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, clip_by_global_norm
     from .parameters import Parameters
     from .plan import Plan
+    from .sequential import Sequential
     from .storage import FormatError, load
     from .stream import SequentialStream, Stream
     from .trainer import Trainer

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .layers import AnyLayer, Sequential, axis_of_steps
 from .lstm import LSTM, dropout_numbers
 from .optimizers import Optimizer, clip_by_global_norm, global_norm
 from .parameters import Parameters
+from .sequential import AnyLayer, Sequential, axis_of_steps
 from .validation import (
     FloatArray,
     integer,

@@ -9,16 +9,18 @@ import numpy as np
 
 from . import jit
 from . import threads as threading_of_kernels
+from .embedding import Embedding
 from .jit import WarmKernel
 from .kernels.linear import linear_gradients, linear_product
 from .kernels.panels import pack_matrix
 from .kernels.region import all_shares
 from .kernels.vocabulary import lstm_vocabulary
 from .kernels.vocabulary_back import lstm_vocabulary_back
-from .layers import Embedding, Linear, Sequential
+from .linear import Linear
 from .losses import mse, softmax_cross_entropy
 from .lstm import LSTM
 from .optimizers import SGD, Adam, RMSprop, clip_by_global_norm
+from .sequential import Sequential
 from .validation import boolean, float_dtype
 
 

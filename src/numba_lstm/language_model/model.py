@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..embedding import Embedding
 from ..initialization import Seed, generator
-from ..layers import Embedding, Linear, Sequential, States
+from ..linear import Linear
 from ..losses import softmax_cross_entropy
 from ..lstm import LSTM
+from ..sequential import Sequential, States
 from ..validation import integer, number, string
 from .corpus import Vocabulary
 

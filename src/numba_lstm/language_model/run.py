@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers import States
 from ..losses import softmax_cross_entropy
 from ..optimizers import Adam
+from ..sequential import States
 from ..storage import FormatError, discard_parts, read_tensors, write_tensors
 from ..trainer import Trainer
 from ..validation import integer, number
