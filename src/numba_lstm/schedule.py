@@ -59,9 +59,9 @@ _INPUTS_PER_LOOK_UP = 40
 _WAVES = 32
 _SHORTEST_WAVE = 12
 # Below these, waking a worker and waiting for one another take what stages gain (T20 B1 H64 in two
-# layers: 46 us by one worker, 54 by two; T30 B2 H100: 94 and 86).
+# layers: 46 us by one worker, 54 by two; T30 B2 H100: 94 and 86; T40 B1 H64: 54 and 46).
 _LEAST_GAIN_OF_STAGES = 1.2
-_OPERATIONS_OF_A_WAVE = 3_000_000
+_OPERATIONS_OF_A_WAVE = 1_500_000
 # The recurrent product of one row takes as long as that of twice as many inputs, projected with
 # other steps, and so many more; that of several rows hardly longer than theirs.
 _INPUTS_PER_RECURRENT_ROW = 60
@@ -144,7 +144,7 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     by rows, 239 by stages), and so have in one layer those that can be halved.
     """
     H, L = config.hidden_size, config.num_layers
-    if most < 2 or config.directions == 2 or not 0 < B <= FEW_ROWS:
+    if most < 2 or config.directions == 2 or not 0 < B <= FEW_ROWS or T < _SHORTEST_WAVE:
         return None
     if _held_numbers(cached) < 4 * H * H:
         return None
@@ -164,8 +164,10 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     wave = T // _WAVES // _SHORTEST_WAVE * _SHORTEST_WAVE
     wave = max(_SHORTEST_WAVE, min(wave, LONGEST_CHUNK))
     waves = -(-T // wave)
-    # Others wait while the first wave begins, or the last one ends.
-    gain = total / max(longest, total / workers) * waves / (waves + workers - 1)
+    # Others wait while the first wave begins, or the last one ends; where they have shares of the
+    # same projection, for the last recurrence only.
+    idle = recurrence / total if L == 1 and shares > 1 else workers - 1
+    gain = total / max(longest, total / workers) * waves / (waves + idle)
     by_units = total / (inputs / most + L * recurrence / _gain_of_units(config, H, most))
     if gain < max(_LEAST_GAIN_OF_STAGES, by_units, _gain_of_rows(config, B, most)):
         return None
