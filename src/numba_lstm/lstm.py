@@ -94,15 +94,19 @@ class _Sequence(NamedTuple):
     tokens: NDArray[np.int64] | None = None
 
     @property
-    def vocabulary(self) -> int:
-        """Rows of the table; 0 if there is none."""
-        return 0 if self.tokens is None else len(self.array)
+    def room(self) -> int:
+        """Rows that a table needs room for; 0 if there is none.
+
+        Some more than it has, or each of its sizes would be laid out anew.
+        """
+        return 0 if self.tokens is None else -(-len(self.array) // _ROWS_OF_ROOM) * _ROWS_OF_ROOM
 
     def entered(self, call: NDArray[Any]) -> NDArray[Any]:
         """Table of a call in which the tokens are entered, if there are any."""
-        if self.tokens is not None:
-            call = call.copy()
-            call["tokens"], call["vocabulary"] = self.tokens.ctypes.data, self.vocabulary
+        if self.tokens is None:
+            return call
+        call = call.copy()
+        call["tokens"], call["vocabulary"] = self.tokens.ctypes.data, len(self.array)
         return call
 
     @property
@@ -364,19 +368,9 @@ class LSTM(Layer):
         return threading_of_kernels.resolve(self.threads if threads is None else threads)
 
     def _layout(
-        self,
-        T: int,
-        B: int,
-        training: bool,
-        threads: int,
-        segment: int = 0,
-        vocabulary: int = 0,
+        self, T: int, B: int, training: bool, threads: int, segment: int = 0, room: int = 0
     ) -> Layout:
-        """Lay out a call, or refuse one that no memory is large enough for.
-
-        Tables have room for some rows more, or each of their sizes would be laid out anew.
-        """
-        room = -(-vocabulary // _ROWS_OF_ROOM) * _ROWS_OF_ROOM
+        """Lay out a call, or refuse one that no memory is large enough for."""
         if B == 0:
             segment = 0  # steps of no rows need none, however many they are
         elif segment > 0:
@@ -420,15 +414,15 @@ class LSTM(Layer):
         kernel = lstm_wavefront if split.wave else lstm_units if split.tasks else lstm_forward
         panels = self._forward_panels[plan.whole_panels]
         # Weights of a model that is trained are new in every step.
-        packed = panels.lease(split.copies, split.workers if call["training"][0] else 1)
+        packed = panels.lease(split.copies, split.workers if plan.span else 1)
         try:
             h0, c0 = state if state[0].size == 0 else map(flat, state)
-            weights, x = (call, plan.cells, packed.buffer), flat(sequence.array)
+            x = flat(sequence.array)
             if begins and sequence.tokens is not None:
-                rows = (*weights, x, workspace)
+                rows = (call, plan.cells, packed.buffer, x, workspace)
                 threading_of_kernels.share_out(lstm_vocabulary, rows, split.workers)
             arrays = (x, h0, c0, y.ravel(), h.ravel(), c.ravel())
-            arguments = (*weights, *arrays, workspace)
+            arguments = (call, plan.cells, packed.buffer, *arrays, workspace)
             threading_of_kernels.share_out(kernel, arguments, split.workers)
         finally:
             panels.give_back(packed)
@@ -471,7 +465,7 @@ class LSTM(Layer):
         # A small call is not shared out, and how many threads there may be takes microseconds.
         shared = worth_sharing(self.config.operations(T, B))
         most = self._threads(threads) if shared or threads is not None else 1
-        plan = self._layout(T, B, False, most, vocabulary=sequence.vocabulary)
+        plan = self._layout(T, B, False, most, 0, sequence.room)
         workspace = self._pool.borrow()
         try:
             buffer = workspace.reserve(plan.size)
@@ -559,7 +553,7 @@ class LSTM(Layer):
         segment = segment_steps(checkpoint, sequence.T, sequence.B)
         most = self._threads(threads)
         T, B = sequence.T, sequence.B
-        plan = self._layout(T, B, True, most, segment, sequence.vocabulary)
+        plan = self._layout(T, B, True, most, segment, sequence.room)
         with self._tape.alone():
             # What an earlier call kept is read with its own table: that changes once there is room.
             results = self._outputs(None, sequence, state)
@@ -662,7 +656,7 @@ class LSTM(Layer):
         call["accumulate"] = accumulate
         if tokens is not None:
             order = np.empty_like(tokens)
-            group_tokens(tokens, sequence.B, sequence.vocabulary, order)
+            group_tokens(tokens, sequence.B, len(sequence.array), order)
             call["order"] = order.ctypes.data
         threads = min(threads, plan.split.workers)
         workspace = flat(saved.workspace)
