@@ -12,7 +12,6 @@ from ..simd.pointer import address
 from ..simd.vector import broadcast, store, width
 from .gemm import copy_columns, panel_vectors
 from .transposition import transpose
-from .workers import first_of_share
 
 
 @inlined
@@ -63,8 +62,7 @@ def pack_cells(cells, parameters, packed, worker, workers):
         I, H = cell.inputs, cell.hidden
         weights = address(parameters, 0)
         panels = panels_of(cell, lanes)
-        first = first_of_share(panels, worker, workers)
-        for number in range(first, first_of_share(panels, worker + 1, workers)):
+        for number in range(worker, panels, workers):
             panel = address(packed, cell.panels + number * (1 + I + H) * 4 * lanes)
             first_unit = number * lanes
             units = gate_stride(cell, number, lanes)
@@ -81,22 +79,12 @@ def pack_cells(cells, parameters, packed, worker, workers):
                 _pack_gate(weights + cell.weight_hh, H, row, held, units, place, row_size)
 
 
-@inlined
-def _share_of_columns(columns, lanes, worker, workers):
-    """First column, and the one behind the last, of one worker's share of a matrix's panels."""
-    across = 4 * lanes
-    panels = (columns + across - 1) // across
-    first = first_of_share(panels, worker, workers)
-    return first * across, min(columns, first_of_share(panels, worker + 1, workers) * across)
-
-
 @device
 def _pack_gate_rows(weights, columns, cell, rows_of_panel, first_row, panels, worker, workers):
     """Copy (4H, columns) weights into product panels whose rows follow the order of the gates."""
     hidden = cell.hidden
     lanes = width(panels)
-    first_column, last_column = _share_of_columns(columns, lanes, worker, workers)
-    for column in range(first_column, last_column, 4 * lanes):
+    for column in range(worker * 4 * lanes, columns, workers * 4 * lanes):
         panel_width = panel_vectors(columns - column, lanes) * lanes
         panel = panels + column * rows_of_panel
         if first_row == 1:
@@ -166,8 +154,7 @@ def pack_matrix(matrix, rows, columns, transposed, start, packed, worker, worker
         Which share of the panels, of how many.
     """
     lanes = width(address(packed, 0))
-    first_column, last_column = _share_of_columns(columns, lanes, worker, workers)
-    for column in range(first_column, last_column, 4 * lanes):
+    for column in range(worker * 4 * lanes, columns, workers * 4 * lanes):
         panel_width = panel_vectors(columns - column, lanes) * lanes
         held = min(panel_width, columns - column)
         panel = address(packed, column * (1 + rows))

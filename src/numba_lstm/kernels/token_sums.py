@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..jit import device, kernel
+from ..simd.pointer import integers_at
 from ..simd.vector import broadcast, load, store, width
 from .gradient_tasks import block_of_terms
 from .tables import BLOCK_TERMS
-from .vocabulary import for_every_term
 
 
 @kernel
@@ -64,7 +64,7 @@ def sum_by_tokens(call, begin, terms, dgates, added, sums):
     The terms of a token are added up first, from the first of them. All sums are set to zero before
     unless something is to be added to.
     """
-    tokens, order = for_every_term(call, call.tokens), for_every_term(call, call.order)
+    tokens, order = integers_at(call.tokens), integers_at(call.order)
     lanes = width(sums)
     row_size = 4 * lanes
     if not added:

@@ -6,12 +6,9 @@ of a row do not depend on where it stands, so they are looked up instead, to the
 
 from __future__ import annotations
 
-import numpy as np
-from numba import carray
-
 from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import address, memory_at
+from ..simd.pointer import address, integers_at
 from ..simd.vector import load, store, width
 from .gemm import Place, Terms, no_terms, product
 from .panels import vectors_of_panel
@@ -69,19 +66,13 @@ def is_looked_up(cell):
     return cell.projected >= 0
 
 
-@inlined
-def for_every_term(call, place):
-    """Integers for every step and row, from an address on."""
-    return carray(memory_at(place), (call.steps * call.batch,), np.int64)
-
-
 @device
 def look_up_inputs(call, cell, projected, first_panel, last_panel, rows, steps, term, walk):
     """Copy the pre-activations of some steps' tokens into the place of the gates.
 
     The tokens of the first step's rows stand from `term` on.
     """
-    tokens = for_every_term(call, call.tokens)
+    tokens = integers_at(call.tokens)
     next_term = (1 - 2 * cell.reverse) * call.batch
     lanes = width(walk.gates)
     for panel in range(first_panel, last_panel):

@@ -61,6 +61,19 @@ def memory_at(typing_context: Any, place: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
+@intrinsic
+def integers_at(typing_context: Any, place: Any) -> Any:
+    """Pointer to int64 numbers, at an address that is given as a number."""
+    if not isinstance(place, types.Integer):
+        return None
+    pointer = Pointer(types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+    return pointer(types.int64), generate
+
+
 def emit_fetch(builder: Any, pointer: Any) -> None:
     """Emit a request for the cache line at `pointer`, into L2; any address will do."""
     number, byte_pointer = ir.IntType(32), ir.IntType(8).as_pointer()
