@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import numba_lstm as nl
 import reference
+from schedules import SCHEDULES
 
 
 @given(
@@ -59,6 +60,35 @@ def test_linear_has_the_same_bits_on_two_threads(dtype, monkeypatch):
         assert np.array_equal(one, two)
     y, _, _, alone = results[0]
     assert np.array_equal(y[17], alone)
+
+
+@pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
+@pytest.mark.parametrize("sizes", [(300, 90, 130), (129, 65, 1), (40, 2, 700), (1, 1100, 3)])
+def test_linear_has_the_same_bits_whatever_the_workers(sizes, schedule_of_workers, monkeypatch):
+    rows, inputs, outputs = sizes
+    random = np.random.default_rng(0)
+    x = random.standard_normal((rows, inputs)).astype("f4")
+    dy = random.standard_normal((rows, outputs)).astype("f4")
+
+    def results(threads):
+        linear = nl.Linear(inputs, outputs, threads=threads, seed=0)
+        y, dx = linear.forward(x), linear.backward(dy)
+        once = linear.gradients.flat.copy()
+        linear.forward(x)
+        linear.backward(dy)
+        np.testing.assert_array_equal(linear.gradients.flat, 2 * once)
+        linear.forward(x)
+        linear.backward(dy, accumulate=False)
+        np.testing.assert_array_equal(linear.gradients.flat, once)
+        return y, dx, once
+
+    alone = results(1)
+    monkeypatch.setattr("numba_lstm.packing._NUMBERS_PER_WORKER", 1)
+    monkeypatch.setattr("numba_lstm.schedule._OPERATIONS_PER_WORKER", 1)
+    monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
+    monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
+    for one, many in zip(alone, results(5), strict=True):
+        np.testing.assert_array_equal(many, one)
 
 
 def test_embedding():
