@@ -84,6 +84,8 @@ def test_tables_are_projected_where_tokens_are_many(kernels):
     ("rows", "features", "hidden", "training", "checkpointed", "projected"),
     [
         (100, 64, 256, True, False, True),
+        (700, 300, 300, True, False, True),  # 840,000 in the place of 614,400, and 307,200 more
+        (800, 300, 300, True, False, False),
         (100, 64, 256, False, False, False),  # 102,400 numbers in the place of 65,536
         (100, 64, 128, False, False, True),
         (100, 64, 256, True, True, False),  # two rooms of 102,400 in the place of 131,072
@@ -97,7 +99,7 @@ def test_rows_are_projected_for_time_and_not_for_memory(
     rows, features, hidden, training, checkpointed, projected
 ):
     config = nl.LSTM(features, hidden).config
-    for cached, found in ((0, projected), (1 << 40, projected or rows == 100)):
+    for cached, found in ((0, projected), (1 << 40, projected or rows in (100, 800))):
         decision = schedule.projects_vocabulary(
             config,
             rows,

@@ -385,13 +385,17 @@ def projects_vocabulary(
     Returns
     -------
     bool
-        True if that saves time, and no memory is lost: inputs and their gradients, of every token,
-        would have needed as much. A small table does not matter.
+        True if that saves time, and takes hardly more memory: inputs and their gradients, of every
+        token, would have needed as much. A small table does not matter, nor one number more where
+        training keeps six for every unit.
     """
     products = 3 if training else 1
     saved = products * config.input_size * (tokens - rows)
-    kept = rows * 4 * config.hidden_size * config.directions * (2 if checkpointed else 1)
+    units = config.hidden_size * config.directions
+    kept = rows * 4 * units * (2 if checkpointed else 1)
     spared = tokens * config.input_size * (2 if training else 1)
+    if training and not checkpointed:
+        spared += tokens * units
     return saved > _INPUTS_PER_LOOK_UP * tokens and kept <= max(spared, cached)
 
 
