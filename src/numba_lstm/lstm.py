@@ -312,25 +312,32 @@ class LSTM(Layer):
 
     # Running it.
 
+    def _steps_and_rows(self, axes: tuple[int, ...]) -> tuple[int, int]:
+        """T and B of a sequence that has these axes beside the features."""
+        if len(axes) == 1:
+            return axes[0], 1
+        first, second = axes
+        return (second, first) if self.config.batch_first else (first, second)
+
     def _sequence(self, x: Any) -> _Sequence:
         """Validate an input."""
         config = self.config
+        tokens = None
         if isinstance(x, TokenSequence):
-            batched, batch_first = x.tokens.ndim == 2, config.batch_first and x.tokens.ndim == 2
-            by_step = x.tokens.T if batch_first else x.tokens
-            T, B = by_step.shape if batched else (by_step.size, 1)
-            tokens = flat(np.ascontiguousarray(by_step))
-            return _Sequence(x.table, T, B, batched, batch_first, tokens)
-        array = real_array("x", x, config.numpy_dtype)
-        batched = array.ndim != 2
-        if array.ndim not in (2, 3) or array.shape[-1] != config.input_size:
-            axes = (("B", "T") if config.batch_first else ("T", "B")) if batched else ("T",)
-            meaning = f"{config.input_size} = input_size"
-            require_shape("x", array, (*axes, config.input_size), meaning)
-        if not batched:
-            return _Sequence(array, array.shape[0], 1, batched=False, batch_first=False)
-        T, B = array.shape[1::-1] if config.batch_first else array.shape[:2]
-        return _Sequence(array, T, B, batched=True, batch_first=config.batch_first)
+            array, tokens, axes = x.table, x.tokens, x.tokens.shape
+        else:
+            array = real_array("x", x, config.numpy_dtype)
+            axes = array.shape[:-1]
+            if array.ndim not in (2, 3) or array.shape[-1] != config.input_size:
+                both = ("B", "T") if config.batch_first else ("T", "B")
+                names = ("T",) if array.ndim == 2 else both
+                meaning = f"{config.input_size} = input_size"
+                require_shape("x", array, (*names, config.input_size), meaning)
+        batched = len(axes) == 2
+        batch_first = batched and config.batch_first
+        if tokens is not None:
+            tokens = flat(np.ascontiguousarray(tokens.T if batch_first else tokens))
+        return _Sequence(array, *self._steps_and_rows(axes), batched, batch_first, tokens)
 
     def _state(self, name: str, state: Any, sequence: _Sequence) -> State:
         """Validate a pair of states; arrays of size 0 stand for None."""

@@ -148,10 +148,10 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
         return None
     if _held_numbers(cached) < 4 * H * H:
         return None
-    inputs, recurrence = _inputs_of_all_layers(config), _recurrence(config, B)
+    recurrence = _recurrence(config, B)
     # What is projected for a single layer always crosses from one core to another.
     handed_over = H / 2 / B if L == 1 else 0
-    total = inputs + L * recurrence
+    total = _work_of_row(config, B)
     longest_inputs = config.most_terms - H
     # Several workers project what is too much for one, each for its share of the units. (T64 B3
     # I512 H48 in two layers 287 and 362 GFLOP/s, T200 B1 I256 H32 222 and 268. Where it is not too
@@ -168,6 +168,7 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     # same projection, for the last recurrence only.
     idle = recurrence / total if L == 1 and shares > 1 else workers - 1
     gain = total / max(longest, total / workers) * waves / (waves + idle)
+    inputs = total - L * recurrence
     by_units = total / (inputs / most + L * recurrence / _gain_of_units(config, H, most))
     if gain < max(_LEAST_GAIN_OF_STAGES, by_units, _gain_of_rows(config, B, most)):
         return None
@@ -175,15 +176,16 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     return Split(workers, shares, reason, wave)
 
 
-def _inputs_of_all_layers(config: LSTMConfig) -> int:
-    """Inputs that are projected in a step of a row."""
-    return sum(map(config.inputs, range(config.num_layers)))
-
-
 def _recurrence(config: LSTMConfig, rows: int) -> float:
     """Inputs that take as long to project as a layer's recurrence does, for each of a few rows."""
     H = config.hidden_size
     return H + (H + _INPUTS_PER_RECURRENT_ROW) / rows
+
+
+def _work_of_row(config: LSTMConfig, rows: int) -> float:
+    """Inputs that take as long to project as all layers do, for each of a few rows."""
+    L = config.num_layers
+    return sum(map(config.inputs, range(L))) + L * _recurrence(config, rows)
 
 
 def _gain_of_rows(config: LSTMConfig, B: int, workers: int) -> float:
@@ -194,9 +196,7 @@ def _gain_of_rows(config: LSTMConfig, B: int, workers: int) -> float:
     but T64 B4 I512 H48 365 and 351, T500 B4 I64 H64 289 and 277.)
     """
     rows = -(-B // workers)
-    inputs, L = _inputs_of_all_layers(config), config.num_layers
-    alone = B * (inputs + L * _recurrence(config, B))
-    return alone / (rows * (inputs + L * _recurrence(config, rows)))
+    return B * _work_of_row(config, B) / (rows * _work_of_row(config, rows))
 
 
 def _weights(config: LSTMConfig) -> int:

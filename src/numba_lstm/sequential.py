@@ -77,14 +77,6 @@ def axis_of_steps(layers: Sequence[AnyLayer], array: NDArray[Any]) -> int | None
     return axes.pop()
 
 
-def _steps_and_rows(lstm: LSTM, leading: tuple[int, ...]) -> tuple[int, int]:
-    """T and B of a sequence that has these axes beside the features."""
-    if len(leading) == 1:
-        return leading[0], 1
-    first, second = leading
-    return (second, first) if lstm.config.batch_first else (first, second)
-
-
 def _features(layer: AnyLayer) -> tuple[int | None, int]:
     """Features that a layer takes (None for tokens) and gives."""
     if isinstance(layer, Embedding):
@@ -240,7 +232,7 @@ class Sequential(StoredModel):
         checked: list[State | None] = []
         for lstm, state, leading in zip(lstms, states, axes, strict=True):
             config = lstm.config
-            _, rows = _steps_and_rows(lstm, leading)
+            _, rows = lstm._steps_and_rows(leading)
             shape = (config.cells, *((rows,) if len(leading) == 2 else ()), config.hidden_size)
             checked.append(
                 None if state is None else state_pair(name, state, shape, config.numpy_dtype)
@@ -265,7 +257,7 @@ class Sequential(StoredModel):
         """Refuse a checkpoint that an LSTM would refuse, ahead of all layers."""
         segment_steps(checkpoint, 0, 0)  # also where there is no LSTM
         for lstm in self._lstms:
-            T, B = _steps_and_rows(lstm, leading)
+            T, B = lstm._steps_and_rows(leading)
             lstm._layout(T, B, True, lstm._threads(threads), segment_steps(checkpoint, T, B))
 
     def _bound(self, threads: int | None) -> int | None:
