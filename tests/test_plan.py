@@ -6,7 +6,7 @@ import pytest
 import numba_lstm as nl
 from numba_lstm import workspace
 from numba_lstm.simd import cpu
-from numba_lstm.workspace import layout
+from numba_lstm.workspace import PanelForm, layout
 from schedules import laid_out_with
 
 
@@ -99,7 +99,7 @@ def test_a_row_alone_takes_two_whole_panels_at_once(dtype):
     lstm = nl.LSTM(3, lanes + 1, 2, dtype=dtype, threads=1, seed=0)
 
     def whole(B, *, training=False, config=lstm.config):
-        return layout(config, 9, B, training, 1).whole_panels
+        return layout(config, 9, B, training, 1).form is PanelForm.WHOLE
 
     assert whole(1)
     assert not whole(1, training=True)
@@ -138,7 +138,8 @@ def test_errors():
     [
         (True, 24, 384, "rows"),
         (False, 24, 384, "units"),
-        (True, 16, 384, "units"),
+        (True, 16, 384, "rows"),
+        (True, 18, 384, "units"),
         (True, 24, 1024, "units"),
         (True, 5, 384, "units"),
     ],
@@ -161,14 +162,17 @@ def test_chunks_of_steps_are_nearly_equal(T, steps):
     ("near", "T", "B", "I", "training", "ahead"),
     [
         (True, 50, 6, 64, False, False),
-        (True, 50, 7, 64, False, True),
-        (True, 3, 7, 64, False, False),
+        (True, 50, 7, 64, False, False),
+        (True, 50, 10, 64, False, True),
+        (True, 3, 10, 64, False, False),
         (True, 50, 12, 64, False, False),
         (True, 50, 20, 64, False, False),
-        (True, 50, 7, 8, False, False),
+        (True, 50, 10, 8, False, False),
+        (True, 50, 8, 64, True, False),
         (True, 50, 32, 8, True, True),
         (True, 50, 33, 64, True, False),
         (False, 50, 6, 64, False, True),
+        (False, 50, 8, 64, True, True),
         (False, 50, 20, 64, False, True),
         (False, 50, 20, 32, False, False),
         (False, 50, 21, 64, False, False),

@@ -211,10 +211,13 @@ def train_anew():
 
 HELD_IN = {
     "packing": """
+from numba_lstm.workspace import layout
+
 infer()
 with rows.parameters.edit():
     pass
-with held(rows._forward_panels[False], "_pack", infer):
+form = layout(rows.config, 20, 24, False, threads.available()).form
+with held(rows._forward_panels[form], "_pack", infer):
     in_child(infer)
 """,
     "a stream": """

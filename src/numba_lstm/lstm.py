@@ -51,7 +51,16 @@ from .validation import (
     state_pair,
     string,
 )
-from .workspace import Layout, Piece, Workspace, WorkspacePool, layout, packed_layout, segment_steps
+from .workspace import (
+    Layout,
+    PanelForm,
+    Piece,
+    Workspace,
+    WorkspacePool,
+    layout,
+    packed_layout,
+    segment_steps,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -259,25 +268,24 @@ class LSTM(Layer):
         fill_uniform(self.parameters, random, bound, draws_of_bias=2)
         self._dropout_seed = int(random.integers(2**63))
         self._dropout_calls = 0
-        self._forward_panels = {
-            whole_panels: self._packed_forward(whole_panels) for whole_panels in (False, True)
-        }
-        packed = packed_layout(self.config)
-        self._backward_panels = PackedWeights(
-            self.parameters,
-            packed.backward_size,
-            functools.partial(_pack, pack_products, (packed.cells, self.config.directions)),
-        )
+        self._forward_panels = {form: self._packed_forward(form) for form in PanelForm}
+        self._backward_panels = {form: self._packed_backward(form) for form in PanelForm}
         self._pool = WorkspacePool(self.config.numpy_dtype)
         self._training_workspace = Workspace(self.config.numpy_dtype)
         self._training_call = np.zeros(1, CALL)
         self._tape: Tape[_Saved] = Tape("LSTM")
 
-    def _packed_forward(self, whole_panels: bool) -> PackedWeights:
+    def _packed_forward(self, form: PanelForm) -> PackedWeights:
         """What forward passes read, packed when one comes by."""
-        packed = packed_layout(self.config, whole_panels)
+        packed = packed_layout(self.config, form)
         pack = functools.partial(_pack, pack_cells, (packed.cells,))
         return PackedWeights(self.parameters, packed.forward_size, pack)
+
+    def _packed_backward(self, form: PanelForm) -> PackedWeights:
+        """What backward passes read, likewise."""
+        packed = packed_layout(self.config, form)
+        pack = functools.partial(_pack, pack_products, (packed.cells, self.config.directions))
+        return PackedWeights(self.parameters, packed.backward_size, pack)
 
     @property
     def dropout_state(self) -> dict[str, int]:
@@ -419,7 +427,7 @@ class LSTM(Layer):
         if split.tasks:
             workspace[plan.flags] = 0
         kernel = lstm_wavefront if split.wave else lstm_units if split.tasks else lstm_forward
-        panels = self._forward_panels[plan.whole_panels]
+        panels = self._forward_panels[plan.form]
         # Weights of a model that is trained are new in every step.
         packed = panels.lease(split.copies, split.workers if plan.span else 1)
         try:
@@ -673,7 +681,8 @@ class LSTM(Layer):
         split = self._piece_split(plan.pieces[0], sequence, plan, threads)
         kernel = lstm_units_back if split.tasks else lstm_backward
         x = flat(sequence.array)
-        with self._backward_panels.borrow(threads) as packed, self.gradients.edit():
+        panels = self._backward_panels[plan.form]
+        with panels.borrow(threads) as packed, self.gradients.edit():
             dy, dh_n, dc_n, dx, dh0, dc0 = map(flat, arrays)
             back = (call, plan.cells, flat(packed), dy, dh_n, dc_n, dx, dh0, dc0, workspace)
             gradients = self.gradients._writable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import LSTMConfig
-from .kernels.gemm import halves_for_rows, panels_for_rows, tiles_for_rows
+from .kernels.gemm import WIDE, panels_for_rows, tiles_for_rows
 from .schedule import piece_split
 from .simd import cpu
 from .workspace import layout, packed_layout
@@ -86,10 +86,10 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
         split = piece_split(split, config.directions, threads, B, operations)
     workers = split.workers
     rows = B if split.tasks else -(-B // workers)
-    halves = halves_for_rows(4, rows)
-    tiles = max(1, tiles_for_rows(rows)) if halves == 1 else 1
+    packed = packed_layout(config, held.form)
+    widest = int(packed.cells["widest"][0])
+    tiles = max(1, tiles_for_rows(rows)) if widest == WIDE else 1
     height = max(1, -(-rows // tiles))
-    packed = packed_layout(config, held.whole_panels)
     whole_panels = int(packed.cells["gate_columns"][0]) // (4 * cpu.lanes(itemsize))
     panels = panels_for_rows(height, whole_panels)
     if split.wave:
@@ -99,7 +99,7 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     else:
         shared = "rows" if workers > 1 else "none"
     return Plan(
-        tile=(height, 4 * panels // halves),
+        tile=(height, widest * panels),
         vector_bits=cpu.vector_bits(),
         threads=workers,
         split=shared,

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from .config import LSTMConfig
-from .kernels.gemm import tiles_for_rows
+from .kernels.gemm import WIDE, tiles_for_rows, widest_for_rows
 from .simd import cpu
 
 # A worker with less to do than this (some 10 us) costs more to wake than it saves.
@@ -30,16 +30,17 @@ _ROWS_OF_DISTANT_WEIGHTS = 18
 # Where L3 is near, tiles of so many rows use weights of up to so many bytes as fast as they come,
 # and workers with rows of their own do not wait for one another. (Two workers on two Zen 5 cores
 # that share an L3, and on two that do not, GFLOP/s by rows and by units: B12 H200 438 414, 440 379;
-# B24 H200 454 430, 442 395; B24 H384 452 433, 446 427; B32 H384 460 452, 458 448. In tiles of 4:
-# B16 H384 415 445, 414 436. H 1024: 373 464.)
+# B24 H200 454 430, 442 395; B24 H384 452 433, 446 427; B32 H384 460 452, 458 448; in tall tiles,
+# near one another, B16 H200 444 428, B28 H300 444 409, B16 H384 458 461. H 1024: 373 464.)
 _ROWS_OF_A_FULL_TILE = 5
 _BYTES_OF_NEAR_WEIGHTS = 5 << 20
 # More than a few rows gain by projecting the inputs of several steps ahead where the weights come
 # from beyond L2: the more the farther they are, the fewer the rows, and the more the inputs. From a
-# near L3 it is worth its while for rows that make low tiles. (GFLOP/s step by step and ahead, one
-# thread on Zen 5: B7 H512 213 and 227, B10 H300 217 and 228, B13 I96 H384 220 and 228, but B6 H512
-# 240 and 236, B20 H512 241 and 235, B10 I32 H256 220 and 213; from memory B7 H1024 136 and 216, B16
-# 198 and 225, B20 202 and 227, B24 233 and 237, B10 I512 157 and 198, B20 I512 233 and 225.)
+# near L3 it is worth its while for rows that make low tiles, but not tall ones. (GFLOP/s step by
+# step and ahead, one thread on Zen 5: B10 H300 217 and 228, but B6 H512 240 and 236, B20 H512 241
+# and 235, B10 I32 H256 220 and 213, in tall tiles B8 H650 235 and 225; from memory B7 H1024 136 and
+# 216, B16 198 and 225, B20 202 and 227, B24 233 and 237, B10 I512 157 and 198, B20 I512 233 and
+# 225.)
 _ROWS_PROJECTED = 20
 _ROWS_PROJECTED_FROM_NEAR = 15
 # Training: B8 H650 196 and 206, B16 H1024 199 and 217, B32 227 and 230, B96 238 and 235.
@@ -225,7 +226,8 @@ def _held(config: LSTMConfig, cached: int) -> bool:
 
 def _near(config: LSTMConfig, rows: int) -> bool:
     """Whether tiles of a worker's rows use weights from L3 as fast as they come."""
-    full = rows // tiles_for_rows(rows) >= _ROWS_OF_A_FULL_TILE
+    tall = widest_for_rows(rows) != WIDE
+    full = tall or rows // tiles_for_rows(rows) >= _ROWS_OF_A_FULL_TILE
     return full and _bytes(config) <= _BYTES_OF_NEAR_WEIGHTS and cpu.level3_is_near()
 
 
@@ -354,11 +356,14 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
         return steps > 1
     if steps < _FEWEST_STEPS_PROJECTED or _weights(config) <= cached:
         return False
+    _, _, level3 = cpu.cache_sizes()
+    near = cpu.level3_is_near() and 2 * _bytes(config) <= level3
+    if near and widest_for_rows(rows) != WIDE:  # its tiles read the weights once or twice
+        return False
     if training:  # which keeps the gates anyway
         return rows <= _ROWS_PROJECTED_IN_TRAINING
     inputs_by_units = config.most_terms / config.hidden_size - 1
-    _, _, level3 = cpu.cache_sizes()
-    if cpu.level3_is_near() and 2 * _bytes(config) <= level3:
+    if near:
         lower = rows <= tiles_for_rows(rows) * _ROWS_OF_A_FULL_TILE
         return lower and rows <= _ROWS_PROJECTED_FROM_NEAR and inputs_by_units >= 1 / 4
     return rows <= _ROWS_PROJECTED * min(1, inputs_by_units)

@@ -26,7 +26,7 @@ from .validation import (
     require_shape,
     state_pair,
 )
-from .workspace import Workspace, layout
+from .workspace import PanelForm, Workspace, layout
 
 State = tuple[FloatArray, FloatArray]
 
@@ -99,8 +99,8 @@ class Stream:
     ----------
     config : LSTMConfig
         Of a model with one direction.
-    panels : mapping of bool to PackedWeights
-        Its weights, in whole panels or not.
+    panels : mapping of PanelForm to PackedWeights
+        Its weights, packed for forward passes.
     run : callable
         ``run(x, hx, out=, threads=)``, inference of the model.
     batch_size : int
@@ -112,7 +112,7 @@ class Stream:
     def __init__(
         self,
         config: LSTMConfig,
-        panels: Mapping[bool, PackedWeights],
+        panels: Mapping[PanelForm, PackedWeights],
         run: Callable[..., Any],
         batch_size: int,
         threads: int,
@@ -128,7 +128,7 @@ class Stream:
         self._before = aligned_zeros((2, *shape), dtype)
         plan = layout(config, 1, batch_size, False, threads)
         self._plan = plan
-        self._panels = panels[plan.whole_panels]
+        self._panels = panels[plan.form]
         self._x_shape = (batch_size, config.input_size)
         self._y_shape = (batch_size, config.output_size)
         self._workers = plan.split.workers

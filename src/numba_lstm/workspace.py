@@ -5,6 +5,7 @@ One table of (name, shape) per cell drives places, sizes and the tables that ker
 
 from __future__ import annotations
 
+import enum
 import functools
 import itertools
 import math
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import LSTMConfig
-from .kernels.gemm import ROWS, TILE_VECTORS
+from .kernels.gemm import NARROW, ROWS, TILE_VECTORS, WIDE, widest_for_rows
 from .kernels.gradient_tasks import block_for_batch
 from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE, TASK_FEATURES
 from .memory import CACHE_LINE, aligned_empty
@@ -64,6 +65,15 @@ class _Places:
         return self.take(workers, onwards), onwards
 
 
+class PanelForm(enum.Enum):
+    """How weights are packed (`kernels.panels`)."""
+
+    WIDE = "panels of four vectors"
+    WHOLE = "the same, with room for W units in the last one, however few they are"
+    TALL = "panels of two vectors, for tall tiles"
+    TALL_AHEAD = "the same, but the inputs' rows wide: they are projected ahead"
+
+
 @dataclass(frozen=True)
 class PackedLayout:
     """Where the packed weights of every cell stand.
@@ -97,14 +107,13 @@ def _gate_columns(hidden: int, lanes: int, whole_panels: bool) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def packed_layout(config: LSTMConfig, whole_panels: bool = False) -> PackedLayout:
+def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
     """Lay out packed weights.
 
     Parameters
     ----------
     config : LSTMConfig
-    whole_panels : bool
-        Whether the last panel has room for W units, however few they are.
+    form : PanelForm
 
     Returns
     -------
@@ -116,7 +125,8 @@ def packed_layout(config: LSTMConfig, whole_panels: bool = False) -> PackedLayou
     itemsize = config.numpy_dtype.itemsize
     W = cpu.lanes(itemsize)
     H, D = config.hidden_size, config.directions
-    padded, columns = _up(H, W), _gate_columns(H, W, whole_panels)
+    padded, columns = _up(H, W), _gate_columns(H, W, form is PanelForm.WHOLE)
+    tall = form in (PanelForm.TALL, PanelForm.TALL_AHEAD)
     cells = np.zeros(config.cells, CELL)
     forward, backward = _Places(itemsize), _Places(itemsize)
     for index, cell in enumerate(cells):
@@ -129,7 +139,12 @@ def packed_layout(config: LSTMConfig, whole_panels: bool = False) -> PackedLayou
         cell["weight_hh"] = places[f"weight_hh_{suffix}"]
         cell["bias"] = places.get(f"bias_{suffix}", -1)
         cell["gate_columns"] = columns
-        cell["panels"] = forward.take(1 + int(cell["inputs"]) + H, columns)
+        cell["widest"] = NARROW if tall else WIDE
+        rows_of_inputs = 1 + int(cell["inputs"])
+        cell["wide_rows"] = rows_of_inputs + H
+        if tall:
+            cell["wide_rows"] = rows_of_inputs if form is PanelForm.TALL_AHEAD else 0
+        cell["panels"] = forward.take(rows_of_inputs + H, columns)
         cell["recurrent_panels"] = backward.take(1 + columns, padded)
         if index % D == 0:
             input_panels = backward.take(1 + D * columns, _up(int(cell["inputs"]), W))
@@ -231,8 +246,8 @@ class Layout:
         Of the workspace: what workers tell one another, zero before every call.
     pieces : tuple of Piece
         What training runs through at once, in the order of the forward pass.
-    whole_panels : bool
-        Which packed weights it reads (`packed_layout`).
+    form : PanelForm
+        Of the packed weights that it reads.
     span : int
         Steps of a piece that backward goes through at once: a multiple of those of a block of
         weight gradients. 0 without training.
@@ -244,7 +259,7 @@ class Layout:
     split: Split
     flags: slice
     pieces: tuple[Piece, ...]
-    whole_panels: bool
+    form: PanelForm
     span: int
 
     @property
@@ -430,8 +445,11 @@ def layout(
     # One row takes two whole panels in one tile, but a narrow one after the whole one (H 18: 149 ns
     # a step, and 101 in whole panels). Where there are more panels, or more rows, padding the last
     # panel is no gain or a loss.
-    whole_panels = not training and rows == 1 and W < config.hidden_size <= W + W // 2
-    packed = packed_layout(config, whole_panels)
+    whole = not training and rows == 1 and W < config.hidden_size <= W + W // 2
+    form = PanelForm.WHOLE if whole else PanelForm.WIDE
+    if widest_for_rows(rows) == NARROW:
+        form = PanelForm.TALL_AHEAD if sizes["ahead"] > 0 else PanelForm.TALL
+    packed = packed_layout(config, form)
     sizes["packed_apart"] = packed.forward_size if split.copies > 1 else 0
     cells = packed.cells.copy()
     state = room_rows * int(cells[0]["state_row"])
@@ -490,7 +508,7 @@ def layout(
     if places.size > np.iinfo(np.int64).max:
         raise OverflowError("64 bits do not number what the call needs")
     span = _span(config, T, B, pieces, cached) if training else 0
-    return Layout(call, cells, places.size, split, flags, pieces, whole_panels, span)
+    return Layout(call, cells, places.size, split, flags, pieces, form, span)
 
 
 class Workspace:

@@ -7,8 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from numba_lstm.kernels.gemm import (
+    NARROW,
     ROWS,
     TILE_VECTORS,
+    WIDE,
     Place,
     Results,
     Rows,
@@ -36,6 +38,7 @@ def run_product(
     rows,
     packed,
     columns,
+    widest,
     continued,
     cached,
     scratch,
@@ -57,6 +60,7 @@ def run_product(
         1 + counts[0] + counts[1],
         0,
         columns,
+        widest,
         continued,
         cached,
         address(scratch, 0),
@@ -76,13 +80,25 @@ def in_runs(values, runs):
     return np.ascontiguousarray(apart).reshape(-1)
 
 
+def in_two_parts(packed, rows, across):
+    """Panels with the first half of their columns ahead of the second, where these are more."""
+    size = rows * across
+    panels = [packed[k : k + size].reshape(rows, -1) for k in range(0, packed.size, size)]
+    half = across // 2
+    return np.concatenate(
+        [p.ravel() for panel in panels for p in (panel[:, :half], panel[:, half:])]
+    )
+
+
 # The last panel is two vectors wide and not full, for vectors of 256 and of 128 bits.
-@example(1, 6, 1, 3, 0, 12, np.float32, "start", False)
-@example(1, 6, 1, 3, 0, 7, np.float64, "start", True)
-@example(2, 6, 2, 6, 0, 7, np.float32, "zero", False)
-@example(1, 1, 1, 3, 4, 130, np.float32, "continued", True)
-@example(1, 6, 3, 9, 5, 3, np.float64, "continued", False)
-@example(2, 1, 3, 40, 0, 130, np.float32, "zero", True)
+@example(1, 6, 1, 3, 0, 12, np.float32, "start", False, WIDE)
+@example(1, 6, 1, 3, 0, 7, np.float64, "start", True, WIDE)
+@example(2, 6, 2, 6, 0, 7, np.float32, "zero", False, WIDE)
+@example(1, 1, 1, 3, 4, 130, np.float32, "continued", True, WIDE)
+@example(1, 6, 3, 9, 5, 3, np.float64, "continued", False, WIDE)
+@example(2, 1, 3, 40, 0, 130, np.float32, "zero", True, WIDE)
+@example(1, 8, 1, 40, 3, 130, np.float32, "start", True, NARROW)
+@example(2, 17, 1, 40, 3, 130, np.float32, "continued", False, NARROW)
 @given(
     st.integers(1, 3),
     st.integers(1, 20),
@@ -93,8 +109,9 @@ def in_runs(values, runs):
     DTYPES,
     st.sampled_from(["zero", "start", "continued"]),
     st.booleans(),
+    st.sampled_from([WIDE, NARROW]),
 )
-def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart):
+def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart, widest):
     random = np.random.default_rng(rows + 100 * first + columns)
     lanes = cpu.lanes(np.dtype(dtype).itemsize)
     across = 4 * lanes
@@ -106,6 +123,8 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
     start = random.standard_normal(columns if begin == "start" else 0).astype(dtype)
     packed = np.full((1 + terms) * -(-columns // lanes) * lanes, np.nan, dtype)
     pack_matrix(matrix.reshape(-1), terms, columns, False, start, packed, 0, 1)
+    if widest == NARROW:
+        packed = in_two_parts(packed, 1 + terms, across)
     assert np.isfinite(packed).all()
     panels = -(-columns // across)
     before = random.standard_normal((blocks, rows, panels * across + 3)).astype(dtype)
@@ -124,7 +143,8 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
         sizes = ((first, second), runs, blocks, rows)
         out = np.ascontiguousarray(out)
         where = (out.reshape(-1), stride, panel)
-        run_product(*parts, *sizes, packed, columns, continued, cached, scratch, *where)
+        options = (packed, columns, widest, continued, cached, scratch)
+        run_product(*parts, *sizes, *options, *where)
         assert np.isnan(scratch[-lanes:]).all()
         if apart:
             assert (out[..., across:] == 0).all()

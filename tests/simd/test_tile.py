@@ -20,7 +20,7 @@ from numba_lstm.simd.tile import (
     tile_sum,
 )
 
-SHAPES = [(2, 1), (3, 2), (3, 3), (3, 4), (6, 4), (7, 4), (1, 8), (2, 8), (1, 16)]
+SHAPES = [(2, 1), (3, 2), (8, 2), (3, 3), (3, 4), (6, 4), (7, 4), (1, 8), (2, 8), (1, 16)]
 
 
 class Run(NamedTuple):
@@ -40,7 +40,6 @@ def next_run(run, ordinal):
 @functools.cache
 def sums(rows, vectors):
     """Kernel that writes the sums of products and of outer products in a tile of a shape."""
-    of_panel = min(vectors, PANEL_VECTORS)
 
     @numba.njit
     def run(weights, panel, values, length, of_rows, product, stride, across, outer, outer_only):
@@ -51,7 +50,7 @@ def sums(rows, vectors):
         first = Run(address(values, 0), length, length, rows * length)
         begin, out = (start, 0, 0, panel), (address(product, 0), 0, stride, across)
         task = (begin, steps, first, 0, start + across, panel, nowhere, far, far, out)
-        tile_sum(vectors, of_panel, rows, next_run, task)
+        tile_sum(vectors, rows, next_run, task)
         if vectors <= PANEL_VECTORS:
             numbers, first_weights = address(of_rows, 0), start + across
             for added, target in ((True, address(outer, 0)), (False, address(outer_only, 0))):

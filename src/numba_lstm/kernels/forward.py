@@ -17,22 +17,31 @@ from ..simd.vector import load, load_first, store, store_first, width
 from .cell import cell_gates, cell_output
 from .dropout import dropout
 from .gemm import (
+    NARROW,
+    WIDE,
     Place,
     Terms,
     Upcoming,
+    asking_tiles,
     copy_columns,
     height_of,
     no_terms,
     panels_at_once,
     product,
-    product_tiling,
     rows_of,
     stretch_of,
     stretches_of,
     tile_product,
-    tiles_over,
+    tiling,
 )
-from .panels import gate_stride, panels_of, vectors_of_panel
+from .panels import (
+    gate_stride,
+    narrow_rows,
+    panels_of,
+    parts_of_panel,
+    row_of_panel,
+    vectors_of_panel,
+)
 from .vocabulary import is_looked_up, look_up_inputs
 from .workers import first_of_share
 
@@ -303,11 +312,11 @@ class Groups(NamedTuple):
 
 
 @inlined
-def _groups_of_panels(rows, panels, last_vectors):
+def _groups_of_panels(cell, rows, panels, last_vectors):
     """Cut panels into groups."""
     narrow = last_vectors < 4
     whole = panels - (1 if narrow else 0)
-    widest = panels_at_once(rows, 4)
+    widest = panels_at_once(rows, 4) if cell.widest == WIDE else 1
     wide = whole // widest
     rest = whole - wide * widest
     return Groups(widest, wide, rest // 2, rest % 2, last_vectors if narrow else 0)
@@ -368,23 +377,32 @@ def _step_of_panels(
     panel_size = (1 + I + H) * 4 * lanes
     gates_row = 4 * lanes
     gate = gate_stride(cell, panel, lanes)
+    parts = parts_of_panel(cell, vectors)
     unit = panel * lanes
     wide = together > 1
     inputs = Terms(0 if projected else I, I, 0, walk.x, 0, walk.x_row)
     hidden = Terms(H, H, 0, walk.h_before, 0, walk.h_row)
     terms = inputs.count + H
-    tiles = tiles_over(rows)
-    heights = product_tiling(vectors, rows)
+    across = vectors if parts == 1 else NARROW
+    heights = tiling(across, rows)
+    asking = asking_tiles(heights.count, across) if beyond_cache else 0
     start = panels + panel * panel_size
-    first_weights = start + (1 + I + H - terms) * 4 * gate
+    skipped = 1 + I + H - terms
+    weights_row = 4 * gate
+    first_weights = start + skipped * weights_row
+    apart = 0
+    if parts > 1:
+        place_of_rows, weights_row = row_of_panel(cell, panel, skipped, 0, lanes)
+        first_weights = start + place_of_rows
+        apart = narrow_rows(cell) * weights_row
     for number in range(stretches):
         stretch = stretch_of(terms, number, stretches)
-        weights = first_weights + stretch.before * 4 * gate
-        following = weights + stretch.count * 4 * gate
-        asked = beyond_cache
+        weights = first_weights + stretch.before * weights_row
+        following = weights + stretch.count * weights_row
+        asked = True
         if number == stretches - 1:
             following = first_weights + onwards * panel_size
-            asked = beyond_cache and onwards != 0
+            asked = onwards != 0
         row = 0
         for tile in range(heights.count):
             keep_loop()
@@ -395,20 +413,22 @@ def _step_of_panels(
                 gates_panel = cell.gates_panel
             elif stretches > 1:
                 place = place + row * gates_row
-            tile_product(
-                vectors,
-                height,
-                heights.halves,
-                start,
-                projected or number > 0,
-                rows_of(inputs, 0, row),
-                rows_of(hidden, 0, row),
-                stretch,
-                weights,
-                panel_size,
-                Upcoming(following, tile, tiles if asked else 0),
-                Place(place, 0, gates_row, gates_panel),
-            )
+            for part in range(parts):
+                keep_loop()
+                aside = part * apart
+                tile_product(
+                    across,
+                    height,
+                    start + aside,
+                    projected or number > 0,
+                    rows_of(inputs, 0, row),
+                    rows_of(hidden, 0, row),
+                    stretch,
+                    weights + aside,
+                    panel_size,
+                    Upcoming(following + aside, tile, asking if asked else 0),
+                    Place(place + part * weights_row, 0, gates_row, gates_panel),
+                )
             if number == stretches - 1:
                 state = row * cell.state_row + unit
                 state_next = lanes if wide else cell.state_row
@@ -441,9 +461,10 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     terms = cell.hidden if call.ahead > 0 else cell.inputs + cell.hidden
     columns = (last_panel - first_panel) * 4 * lanes
     beyond_cache = terms * columns > call.cached
-    stretches = stretches_of(terms, columns, tiles_over(rows), call.cached, lanes)
+    tiles = tiling(cell.widest, rows).count
+    stretches = stretches_of(terms, columns, cell.widest, tiles, call.cached, lanes)
     last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
-    groups = _groups_of_panels(rows, last_panel - first_panel, last_vectors)
+    groups = _groups_of_panels(cell, rows, last_panel - first_panel, last_vectors)
     count = groups.wide + groups.pairs + groups.ones + (1 if groups.last_vectors > 0 else 0)
     to_and_fro = terms * cell.gate_columns <= call.cached_in_part
     for step in range(past, past + steps):
@@ -498,6 +519,7 @@ def _project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, wa
         panel_rows,
         0,
         min(cell.gate_columns, last_panel * across) - first_column,
+        WIDE,
         False,
         call.cached,
         where.scratch,

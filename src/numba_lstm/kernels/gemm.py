@@ -19,13 +19,14 @@ from ..simd.tile import (
 from ..simd.vector import load_first, store_first, width
 from .workers import first_of_share
 
-# Rows of the tallest tile by the vectors in a row, up to 4: 8 6 6 6 where there are 32 registers,
+# Rows of the tallest tile by the vectors in a row, up to 4: 8 8 6 6 where there are 32 registers,
 # 6 6 4 3 of 16.
 _TALLEST = tuple(cpu.tile_rows(vectors) for vectors in range(1, 5))
 ROWS = _TALLEST[3]
-# And of the tallest one in halves of a panel's row (`halves_for_rows`).
-_TALLEST_HALVED = max(cpu.halved_rows())
 _MANY_REGISTERS = ROWS > 3
+_LEVEL3_IS_NEAR = cpu.level3_is_near()
+# Vectors in a row of a panel, and of one for tall tiles (`widest_for_rows`).
+WIDE, NARROW = 4, 2
 # Tiles that ask for the weights that come next: those behind them can ask for something else.
 _ASKING_TILES = 4
 # Vectors that hold the rows of any tile, as far apart as four vectors each.
@@ -38,7 +39,6 @@ class Tiling(NamedTuple):
     count: int
     height: int
     higher: int
-    halves: int  # in which each takes the rows of a panel
 
 
 @inlined
@@ -49,31 +49,10 @@ def tiling(vectors, rows):
     """
     tallest = 1 if vectors > 4 else _TALLEST[vectors - 1]
     if rows <= tallest:  # a division takes as long as five terms of a small tile
-        return Tiling(1, rows, 0, 1)
+        return Tiling(1, rows, 0)
     count = (rows + tallest - 1) // tallest
     height = rows // count
-    return Tiling(count, height, rows - count * height, 1)
-
-
-def halves_for_rows(vectors, rows):
-    """Halves that a tile takes the rows of a panel in: 2 where all rows are one tile then, or 1.
-
-    Two tiles would read all weights twice, and wait for them (8 rows of 300 units: 213 GFLOP/s in
-    two tiles of 4, 232 in one of 8; of 1024 units 142 and 167). Where the weights are read three
-    times it is no gain to read them twice.
-    """
-    return 2 if vectors == 4 and ROWS < rows <= _TALLEST_HALVED else 1
-
-
-_halves_of = inlined(halves_for_rows)
-
-
-@inlined
-def product_tiling(vectors, rows):
-    """Cut the rows of a product into tiles, which may be higher in halves of a panel's rows."""
-    if _halves_of(vectors, rows) == 2:
-        return Tiling(1, rows, 0, 2)
-    return tiling(vectors, rows)
+    return Tiling(count, height, rows - count * height)
 
 
 @inlined
@@ -142,16 +121,30 @@ def tiles_for_rows(rows):
 tiles_over = inlined(tiles_for_rows)
 
 
+def widest_for_rows(rows):
+    """Vectors in a row of the panels that so many rows want: 2 where tall tiles are fewer, or 4.
+
+    Every tile reads all weights once more, and waits for them. (GFLOP/s of one thread on Zen 5 in
+    tiles across four vectors and across two: B8 H300 221 and 232, H650 216 and 239, H1024 210 and
+    215, B15 H650 232 and 241, B16 H1024 223 and 233. Where the weights are read more often than
+    twice it is no gain: B24 H512 248 and 245; nor with the few registers of AVX2: B8 H256 111 and
+    107.)
+    """
+    tallest = _TALLEST[NARROW - 1]
+    tall = (rows + tallest - 1) // tallest
+    most = 2 if _MANY_REGISTERS else 1
+    return NARROW if tall <= most and tall < tiles_for_rows(rows) else WIDE
+
+
 @inlined
-def stretches_of(terms, columns, tiles, cached, lanes):
+def stretches_of(terms, columns, widest, tiles, cached, lanes):
     """Stretches that a sum is cut into, so that L2 keeps the weights of one for all tiles.
 
     A fifth of what it keeps leaves room for the next stretch, which the tiles ask for, and for
     their rows: 4600 terms took 113 GFLOP/s at once, and 179 in stretches of 1024 to 512. A sum
-    that waits in memory for its next stretch goes on with the same bits. (7 and 8 rows, which are
-    one tile in halves, are cut as two: a half then asks for the other not far ahead.)
+    that waits in memory for its next stretch goes on with the same bits.
     """
-    longest = max(1, cached // (5 * 4 * lanes))
+    longest = max(1, cached // (5 * widest * lanes))
     if tiles < 2 or terms * columns <= cached:
         return 1
     return max(1, (terms + longest - 1) // longest)
@@ -186,19 +179,32 @@ class Upcoming(NamedTuple):
 
 
 @inlined
-def _part_of_tile(upcoming, terms):
+def asking_tiles(tiles, widest):
+    """Tiles that ask for what comes next, of all those across so many vectors; or 0.
+
+    A single one does not give the time: a row that asks 4 KiB ahead of itself takes as long at
+    H 2048, and 2 % longer where L2 holds the weights. A tall one does where L3 is far, but from a
+    near one weights come as fast without (7 rows of 512 units 254 GFLOP/s, and 237 asked for).
+    """
+    return tiles if tiles > 1 or (widest == NARROW and not _LEVEL3_IS_NEAR) else 0
+
+
+@inlined
+def _part_of_tile(upcoming, vectors, terms):
     """Where a tile begins to ask for weights, how far on with every term, and what beside it.
 
-    A single tile does not give the time: a row that asks 4 KiB ahead of itself takes as long at
-    H 2048, and 2 % longer where L2 holds the weights. Four have asked for all there is, a vector
-    each time, and two by two vectors (12 rows of 1024 units, from memory: 124 GFLOP/s by every
-    other one, 190 by both). Then it is a line over and over.
+    As many tiles as there are vectors in a row have asked for all there is, a vector each time, and
+    two for four by two vectors (12 rows of 1024 units, from memory: 124 GFLOP/s by every other one,
+    190 by both). Then it is a line over and over.
     """
     weights, tile, tiles = upcoming
-    if tiles < 2 or tile >= _ASKING_TILES:
+    if tiles == 0:
+        return weights, 0, 0
+    together = max(1, vectors // tiles)
+    if tile * together >= vectors:
         return weights, 0, 0
     lanes = width(weights)
-    step = max(1, _ASKING_TILES // tiles) * lanes
+    step = together * lanes
     return weights + tile * terms * step, step, step - lanes
 
 
@@ -253,7 +259,6 @@ def _next_run(run, second):
 def tile_product(
     vectors,
     rows,
-    halves,
     start,
     continued,
     first,
@@ -270,8 +275,8 @@ def tile_product(
     ----------
     vectors : int
         In a row of the product: those of a panel, up to 4; or 8 or 16, of panels of 4.
-    rows, halves : int
-        From `height_of` and `product_tiling`.
+    rows : int
+        From `height_of`.
     start, continued : Pointer, bool
         Every row's sums start from the vectors at `start`, those of the panels as far apart as the
         weights; or, if they are continued, from what stands in `out`.
@@ -287,51 +292,26 @@ def tile_product(
     """
     begin = out if continued else Place(start, 0, 0, panel_size)
     run = _run_behind(first, second, stretch.before)
-    asked, step, beside = _part_of_tile(upcoming, stretch.count)
+    asked, step, beside = _part_of_tile(upcoming, vectors, stretch.count)
     task = (begin, stretch.count, run, second, weights, panel_size, asked, step, beside, out)
-    if vectors == 4 and halves == 1:
-        tile_sum(4, 4, rows, _next_run, task)
-    elif vectors == 4:
-        for half in range(2):
-            keep_loop()
-            tile_sum(2, 4, rows, _next_run, _half_of(task, half, upcoming))
+    if vectors == 4:
+        tile_sum(4, rows, _next_run, task)
     elif vectors == 3:
-        tile_sum(3, 3, rows, _next_run, task)
+        tile_sum(3, rows, _next_run, task)
     elif vectors == 2:
-        tile_sum(2, 2, rows, _next_run, task)
+        tile_sum(2, rows, _next_run, task)
     elif vectors == 1:
-        tile_sum(1, 1, rows, _next_run, task)
+        tile_sum(1, rows, _next_run, task)
     elif vectors == 8:
-        tile_sum(8, 4, rows, _next_run, task)
+        tile_sum(8, rows, _next_run, task)
     elif _MANY_REGISTERS and vectors == 16:
-        tile_sum(16, 4, rows, _next_run, task)
+        tile_sum(16, rows, _next_run, task)
 
 
 @inlined
-def _half_of(task, half, upcoming):
-    """The task of half a panel's row, which asks for the half that comes next."""
-    begin, count, run, second, weights, panel_size, _, _, _, out = task
-    row = 4 * width(weights)
-    aside = half * row // 2
-    asked = upcoming.weights if half == 1 else weights + row // 2
-    return (
-        Place(begin.start + aside, begin.block, begin.row, begin.panel),
-        count,
-        run,
-        second,
-        weights + aside,
-        panel_size,
-        asked,
-        row if upcoming.tiles > 0 else 0,
-        row // 4,
-        Place(out.start + aside, out.block, out.row, out.panel),
-    )
-
-
-@inlined
-def panel_vectors(columns, lanes):
-    """Vectors in a row of the next panel when `columns` columns are left: 4, or what is left."""
-    return min((columns + lanes - 1) // lanes, 4)
+def panel_vectors(columns, lanes, widest):
+    """Vectors in a row of the next panel when so many columns are left: `widest`, or fewer."""
+    return min((columns + lanes - 1) // lanes, widest)
 
 
 @device
@@ -355,6 +335,7 @@ def product(
     panel_rows,
     skipped,
     columns,
+    widest,
     continued,
     cached,
     scratch,
@@ -371,11 +352,11 @@ def product(
     first, second : Terms
         Read.
     panels, panel_rows : Pointer, int
-        Column panels of 4 vectors, the last of what is left (`panel_vectors`), each
+        Column panels of `widest` vectors, the last of what is left (`panel_vectors`), each
         (panel_rows, width): the start of every sum, then the matrix. Padded with zeros; read.
     skipped : int
         Rows of the matrix before that of the first term.
-    columns : int
+    columns, widest : int
     continued : bool
         Whether sums start from what stands in `out` instead.
     cached : int
@@ -386,31 +367,33 @@ def product(
         (blocks, rows, columns), assigned; every four vectors of columns are a panel.
     """
     lanes = width(scratch)
-    tiles = blocks * tiles_over(rows)
+    tiles = blocks * tiling(widest, rows).count
     terms = first.count + second.count
-    beyond_cache = terms * columns > cached
-    stretches = stretches_of(terms, columns, tiles, cached, lanes)
+    asking = asking_tiles(tiles, widest) if terms * columns > cached else 0
+    stretches = stretches_of(terms, columns, widest, tiles, cached, lanes)
     column = 0
-    results = out.start
     while column < columns:
         left = columns - column
-        vectors = panel_vectors(left, lanes)
+        panel_of_out = column // (WIDE * lanes)
+        aside = column - panel_of_out * WIDE * lanes
+        results = out.start + (panel_of_out * out.panel + aside)
+        vectors = panel_vectors(left, lanes, widest)
         across = vectors * lanes
         direct = left >= across and not continued
-        together = panels_at_once(rows, left // across) if direct and vectors == 4 else 1
+        together = panels_at_once(rows, left // across) if direct and vectors == WIDE else 1
         panel = panels + column * panel_rows
         size = panel_rows * across
         first_weights = panel + (1 + skipped) * across
         wanted = min(left, across)
-        heights = product_tiling(vectors * together, rows)
+        heights = tiling(vectors * together, rows)
         for number in range(stretches):
             stretch = stretch_of(terms, number, stretches)
             weights = first_weights + stretch.before * across
             following = weights + stretch.count * across
-            asked = beyond_cache
+            asked = True
             if number == stretches - 1:
                 following = first_weights + size
-                asked = beyond_cache and left > across
+                asked = left > across
             begun = continued or number > 0
             for block in range(blocks):
                 row = 0
@@ -426,7 +409,6 @@ def product(
                     tile_product(
                         vectors * together,
                         height,
-                        heights.halves,
                         panel,
                         begun,
                         rows_of(first, block, row),
@@ -434,14 +416,13 @@ def product(
                         stretch,
                         weights,
                         size,
-                        Upcoming(following, block * heights.count + tile, tiles if asked else 0),
+                        Upcoming(following, block * heights.count + tile, asking if asked else 0),
                         place,
                     )
                     if not direct:
                         copy_columns(height, wanted, scratch, across, target, out.row)
                     row += height
         column += across * together
-        results = results + (together * out.panel if vectors == 4 else across)
 
 
 class Rows(NamedTuple):
@@ -529,7 +510,7 @@ def outer_products(
     for tile in range(heights.count):
         keep_loop()
         rows = height_of(heights, tile)
-        asked, step, _ = _part_of_tile(Upcoming(following, tile, heights.count), terms)
+        asked, step, _ = _part_of_tile(Upcoming(following, tile, heights.count), WIDE, terms)
         if results.asked >= 0 and tile >= _ASKING_TILES:
             asked, step = _column_of_tile(results, results.asked + tile - _ASKING_TILES)
         task = (terms, values + feature, values_row, weights, row, asked, step, added, out)

@@ -74,10 +74,15 @@ CELL = np.dtype(
             "hidden",  # H
             "reverse",  # 1 if it runs from the last step to the first
             "gate_columns",  # 4H, the last panel padded to 4, 2 or 1 vectors
+            "widest",  # vectors in a row of what is packed: 4, or 2 for tall tiles
+            # rows of a panel that have four all the same, ahead of the others: 1 + I of inputs that
+            # are projected ahead, or none; or all
+            "wide_rows",
             "state_row",  # stride of c, dh and dc over the rows of the batch: H padded
             # in what is packed for the forward pass
-            "panels",  # (H / W, 1 + I + H, 4, W): bias, weight_ih, weight_hh; the last is narrower
-            # where units are few
+            # (H / W, 1 + I + H, 4, W): bias, weight_ih, weight_hh; those rows that are not wide are
+            # (2, rows, 2, W). The last one is narrower where units are few
+            "panels",
             # in what is packed for the backward pass
             "recurrent_panels",  # weight_hh as the matrix that takes dgates to dh
             "input_panels",  # weight_ih of both directions as the matrix that takes dgates to dx

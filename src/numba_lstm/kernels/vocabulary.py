@@ -10,7 +10,7 @@ from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address, integers_at
 from ..simd.vector import load, store, width
-from .gemm import Place, Terms, no_terms, product
+from .gemm import WIDE, Place, Terms, no_terms, product
 from .panels import vectors_of_panel
 from .workers import first_of_share
 
@@ -52,6 +52,7 @@ def lstm_vocabulary(calls, cells, packed, x, workspace, worker, workers):
             1 + I + cell.hidden,
             0,
             cell.gate_columns,
+            WIDE,
             False,
             call.cached,
             scratch,

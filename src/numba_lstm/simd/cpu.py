@@ -62,17 +62,12 @@ def tile_rows(vectors: int) -> int:
 
     Beside the accumulators live the shorter of a row of weight vectors and a column of broadcast
     values, and one of the other: 6 x 4 takes 29 of 32 registers, 3 x 4 takes 16 of 16, and 7 x 4
-    spills and halves the speed. More than 6 rows gain nothing, or 8 of one vector, of which older
-    versions of LLVM keep some on the stack where there are 16.
+    spills and halves the speed. More than 6 rows gain nothing, or 8 of one vector or two, of which
+    older versions of LLVM keep some on the stack where there are 16.
     """
-    tallest = 8 if vectors == 1 and vector_registers() == 32 else 6
+    tallest = 8 if vectors <= 2 and vector_registers() == 32 else 6
     needed = {rows: rows * vectors + min(rows, vectors) + 1 for rows in range(1, tallest + 1)}
     return max(rows for rows, count in needed.items() if count <= vector_registers())
-
-
-def halved_rows() -> range:
-    """Rows that are too many for a tile of a panel's four vectors, and one tile of two of them."""
-    return range(tile_rows(4) + 1, 9 if vector_registers() == 32 else 7)
 
 
 @functools.cache

@@ -269,13 +269,8 @@ def _emit_terms(builder: Any, tile: Tile, terms: int, slots: _Slots, strides: _S
         builder.store(moved, slot)
 
 
-def _heights(vectors: int, panel_vectors: int = 0) -> range:
-    """Rows that tiles have: those that the registers hold, and one row where it is several panels.
-
-    A part of a panel's row is taken by those that its whole row has no tile for.
-    """
-    if vectors < panel_vectors:
-        return cpu.halved_rows()
+def _heights(vectors: int) -> range:
+    """Rows that tiles have: those that registers hold, and one row where it is several panels."""
     return range(1, 1 + (cpu.tile_rows(vectors) if vectors <= PANEL_VECTORS else 1))
 
 
@@ -308,36 +303,33 @@ def _fields(builder: Any, value: Any, count: int) -> list[Any]:
 
 
 @intrinsic(prefer_literal=True)
-def tile_sum(
-    typing_context: Any, vectors: Any, panel_vectors: Any, rows: Any, following: Any, task: Any
-) -> Any:
+def tile_sum(typing_context: Any, vectors: Any, rows: Any, following: Any, task: Any) -> Any:
     """Sum products into a tile, from what stands at one place, and write it to another.
 
     Term by term, in ascending order::
 
         tile[r, v] += values[r * run.row] * weights[v]
 
-    by fused multiply-adds, with a row of the panel, `panel_vectors` wide, for every term, and
-    vectors beyond those of a panel `panel_stride` numbers further on. At every term the cache line
-    `asked` is fetched into L2, from panels of four vectors the one `beside` it as well, and the
-    next ones are `step` numbers further on. There is code for every height of tile that the
-    registers hold. Emitted for LLVM it is there in a tenth of the time (50 ms) that Numba takes
-    to compile the same lines for one shape.
+    by fused multiply-adds, with a row of the panel for every term, and vectors beyond the four of
+    a panel `panel_stride` numbers further on. At every term the cache line `asked` is fetched into
+    L2, in tiles of four vectors the one `beside` it as well, and the next ones are `step` numbers
+    further on. There is code for every height of tile that the registers hold. Emitted for LLVM it
+    is there in a tenth of the time (50 ms) that Numba takes to compile the same lines for one
+    shape.
 
-    `vectors` and `panel_vectors` are literals. `task` is ``(begin, count, run, second, weights,
-    panel_stride, asked, step, beside, out)``: `begin` and `out` are tuples of a pointer, a number
-    of no meaning here, and the strides of rows and panels; a run is a named tuple that begins with
-    `values`, `row` and `count`, so many terms that stand one behind another, and
-    ``following(run, second)`` is the next one.
+    `vectors` is a literal. `task` is ``(begin, count, run, second, weights, panel_stride, asked,
+    step, beside, out)``: `begin` and `out` are tuples of a pointer, a number of no meaning here,
+    and the strides of rows and panels; a run is a named tuple that begins with `values`, `row` and
+    `count`, so many terms that stand one behind another, and ``following(run, second)`` is the
+    next one.
     """
     begin, _, run, second, weights, *_, out = task
-    literals = all(isinstance(size, types.IntegerLiteral) for size in (vectors, panel_vectors))
-    if not (literals and isinstance(weights, Pointer)):
+    if not (isinstance(vectors, types.IntegerLiteral) and isinstance(weights, Pointer)):
         return None
     call = following.get_call_type(typing_context, (run, second), {})
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, _, height, _, task_value = arguments
+        _, height, _, task_value = arguments
         parts = _fields(builder, task_value, len(task))
         begin_value, count, first_run, second_value, first_weights = parts[:5]
         panel_stride, first_asked, step, beside, out_value = parts[5:]
@@ -360,10 +352,8 @@ def tile_sum(
             _, row, length = _fields(builder, builder.load(run_slot), 3)
             left = builder.load(left_slot)
             terms = builder.select(builder.icmp_signed("<", length, left), length, left)
-            width = panel_vectors.literal_value * tile.vector.width
-            second = (
-                beside if tile.vectors <= panel_vectors.literal_value == PANEL_VECTORS else None
-            )
+            width = min(tile.vectors, PANEL_VECTORS) * tile.vector.width
+            second = beside if tile.vectors == PANEL_VECTORS else None
             strides = _Strides(row, 1, panel_stride, width, step, second)
             _emit_sum(builder, tile, terms, slots, strides)
             builder.store(builder.sub(left, terms), left_slot)
@@ -381,11 +371,10 @@ def tile_sum(
             _emit_tile_store(builder, tile, value, target, row_stride, between)
 
         width = vectors.literal_value
-        heights = _heights(width, panel_vectors.literal_value)
-        _emit_heights(builder, weights.dtype, width, heights, height, sum_products)
+        _emit_heights(builder, weights.dtype, width, _heights(width), height, sum_products)
         return context.get_dummy_value()
 
-    return types.void(vectors, panel_vectors, types.int64, following, task), generate
+    return types.void(vectors, types.int64, following, task), generate
 
 
 @intrinsic(prefer_literal=True)
