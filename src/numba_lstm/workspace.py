@@ -420,7 +420,7 @@ def layout(
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
     panels = -(-config.hidden_size // W)
     # Sums of a tile, or of all rows where they wait for the next stretch of terms (`stretches_of`).
-    cut = panels * 4 * W * config.most_terms > cached
+    cut = WIDE * W * config.most_terms > cached
     sums = max(TILE_VECTORS, 4 * rows if cut else 0) * W
     block = BLOCK_TERMS * min(TASK_FEATURES, 1 + config.most_terms) if training else 0
     sizes["scratch"], sizes["scratch_apart"] = places.take_apart(workers, max(sums, block))

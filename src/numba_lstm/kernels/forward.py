@@ -459,10 +459,9 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     """
     lanes = width(walk.gates)
     terms = cell.hidden if call.ahead > 0 else cell.inputs + cell.hidden
-    columns = (last_panel - first_panel) * 4 * lanes
-    beyond_cache = terms * columns > call.cached
+    beyond_cache = terms * (last_panel - first_panel) * 4 * lanes > call.cached
     tiles = tiling(cell.widest, rows).count
-    stretches = stretches_of(terms, columns, cell.widest, tiles, call.cached, lanes)
+    stretches = stretches_of(terms, cell.widest, tiles, call.cached, lanes)
     last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
     groups = _groups_of_panels(cell, rows, last_panel - first_panel, last_vectors)
     count = groups.wide + groups.pairs + groups.ones + (1 if groups.last_vectors > 0 else 0)
