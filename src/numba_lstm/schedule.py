@@ -34,15 +34,12 @@ _ROWS_OF_DISTANT_WEIGHTS = 18
 # near one another, B16 H200 444 428, B28 H300 444 409, B16 H384 458 461. H 1024: 373 464.)
 _ROWS_OF_A_FULL_TILE = 5
 _BYTES_OF_NEAR_WEIGHTS = 5 << 20
-# More than a few rows gain by projecting the inputs of several steps ahead where the weights come
-# from beyond L2: the more the farther they are, the fewer the rows, and the more the inputs. From a
-# near L3 it is worth its while for rows that make low tiles, but not tall ones. (GFLOP/s step by
-# step and ahead, one thread on Zen 5: B10 H300 217 and 228, but B6 H512 240 and 236, B20 H512 241
-# and 235, B10 I32 H256 220 and 213, in tall tiles B8 H650 235 and 225; from memory B7 H1024 136 and
-# 216, B16 198 and 225, B20 202 and 227, B24 233 and 237, B10 I512 157 and 198, B20 I512 233 and
-# 225.)
+# More than a few rows gain by projecting the inputs of several steps ahead where the weights are
+# distant: the more the fewer the rows, and the more the inputs. (GFLOP/s step by step and ahead,
+# one thread on Zen 5, from memory: B7 H1024 136 and 216, B16 198 and 225, B20 202 and 227, B24 233
+# and 237, B10 I512 157 and 198, B20 I512 233 and 225; but from a near L3 B9 H300 233 and 230, B10
+# H512 247 and 245, B20 241 and 235.)
 _ROWS_PROJECTED = 20
-_ROWS_PROJECTED_FROM_NEAR = 15
 # Training: B8 H650 196 and 206, B16 H1024 199 and 217, B32 227 and 230, B96 238 and 235.
 _ROWS_PROJECTED_IN_TRAINING = 32
 # Fewer steps are too low a tile (T2 B16 H512: 241 and 186, T4 241 and 238).
@@ -200,14 +197,14 @@ def _gain_of_rows(config: LSTMConfig, B: int, workers: int) -> float:
     return B * _work_of_row(config, B) / (rows * _work_of_row(config, rows))
 
 
-def _weights(config: LSTMConfig) -> int:
+def weights_of_cell(config: LSTMConfig) -> int:
     """Numbers in the weights of a direction of a layer, of the largest layer."""
     return 4 * config.hidden_size * config.most_terms
 
 
 def _bytes(config: LSTMConfig) -> int:
     """Bytes of the weights of a direction of the largest layer."""
-    return _weights(config) * config.numpy_dtype.itemsize
+    return weights_of_cell(config) * config.numpy_dtype.itemsize
 
 
 def _held_numbers(cached: int) -> int:
@@ -221,7 +218,7 @@ def _held_numbers(cached: int) -> int:
 
 def _held(config: LSTMConfig, cached: int) -> bool:
     """Whether L2 holds the weights of any direction of a layer."""
-    return _weights(config) <= _held_numbers(cached)
+    return weights_of_cell(config) <= _held_numbers(cached)
 
 
 def _near(config: LSTMConfig, rows: int) -> bool:
@@ -336,8 +333,7 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
     """Whether the inputs of several steps are projected ahead of the recurrence.
 
     Taking several steps as its rows, where that is possible, a tile is full, and reads the inputs'
-    weights once for all of them. A few rows gain by that wherever the weights come from; more rows
-    are judged by the weights of a whole layer, also where workers share out its units.
+    weights once for all of them. A few rows gain by that wherever the weights come from.
 
     Parameters
     ----------
@@ -354,19 +350,38 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
     """
     if rows <= FEW_ROWS:
         return steps > 1
-    if steps < _FEWEST_STEPS_PROJECTED or _weights(config) <= cached:
-        return False
-    _, _, level3 = cpu.cache_sizes()
-    near = cpu.level3_is_near() and 2 * _bytes(config) <= level3
-    if near and widest_for_rows(rows) != WIDE:  # its tiles read the weights once or twice
+    if steps < _FEWEST_STEPS_PROJECTED or not are_distant(
+        weights_of_cell(config), config.numpy_dtype.itemsize, cached
+    ):
         return False
     if training:  # which keeps the gates anyway
         return rows <= _ROWS_PROJECTED_IN_TRAINING
     inputs_by_units = config.most_terms / config.hidden_size - 1
-    if near:
-        lower = rows <= tiles_for_rows(rows) * _ROWS_OF_A_FULL_TILE
-        return lower and rows <= _ROWS_PROJECTED_FROM_NEAR and inputs_by_units >= 1 / 4
     return rows <= _ROWS_PROJECTED * min(1, inputs_by_units)
+
+
+def are_distant(weights: int, itemsize: int, cached: int) -> bool:
+    """Whether weights come from beyond L2, and not from a near L3, which has room for half of it.
+
+    Then tiles ask for what comes next. From a near L3 it comes as fast without. (GFLOP/s asked for
+    and not, one thread on Zen 5: B12 H512 239 and 251, B11 H650 227 and 244, B50 H512 251 and 252;
+    but B20 H1024, from memory, 249 and 234.)
+
+    Parameters
+    ----------
+    weights : int
+        Numbers of the matrix.
+    itemsize : int
+    cached : int
+        Numbers of a matrix that a core's L2 cache keeps: half of it.
+
+    Returns
+    -------
+    bool
+    """
+    _, _, level3 = cpu.cache_sizes()
+    near = cpu.level3_is_near() and 2 * weights * itemsize <= level3
+    return weights > cached and not near
 
 
 def projects_vocabulary(

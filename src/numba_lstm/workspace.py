@@ -17,16 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import LSTMConfig
-from .kernels.gemm import NARROW, ROWS, TILE_VECTORS, WIDE, widest_for_rows
+from .kernels.gemm import (
+    NARROW,
+    ROWS,
+    TILE_VECTORS,
+    WIDE,
+    stretches_for_terms,
+    widest_for_rows,
+)
 from .kernels.gradient_tasks import block_for_batch
 from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE, TASK_FEATURES
 from .memory import CACHE_LINE, aligned_empty
 from .schedule import (
     LONGEST_CHUNK,
     Split,
+    are_distant,
     inference_split,
     projects_ahead,
     training_split,
+    weights_of_cell,
 )
 from .simd import cpu
 from .validation import FloatArray, integer
@@ -417,10 +426,11 @@ def layout(
         sizes["ahead"] = _steps_ahead(config, steps, rows)
     sizes["gate_steps"] = steps if training else sizes["ahead"]
     sizes["cached"], sizes["cached_in_part"] = cached, _numbers_cached_in_part(itemsize)
+    sizes["asked"] = are_distant(weights_of_cell(config), itemsize, cached)
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
     panels = -(-config.hidden_size // W)
     # Sums of a tile, or of all rows where they wait for the next stretch of terms (`stretches_of`).
-    cut = WIDE * W * config.most_terms > cached
+    cut = stretches_for_terms(config.most_terms, WIDE, rows, cached, W) > 1
     sums = max(TILE_VECTORS, 4 * rows if cut else 0) * W
     block = BLOCK_TERMS * min(TASK_FEATURES, 1 + config.most_terms) if training else 0
     sizes["scratch"], sizes["scratch_apart"] = places.take_apart(workers, max(sums, block))

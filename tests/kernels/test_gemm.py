@@ -41,6 +41,7 @@ def run_product(
     widest,
     continued,
     cached,
+    asked,
     scratch,
     out,
     stride,
@@ -63,6 +64,7 @@ def run_product(
         widest,
         continued,
         cached,
+        asked,
         address(scratch, 0),
         Place(address(out, 0), rows * stride, stride, panel),
     )
@@ -143,7 +145,7 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
         sizes = ((first, second), runs, blocks, rows)
         out = np.ascontiguousarray(out)
         where = (out.reshape(-1), stride, panel)
-        options = (packed, columns, widest, continued, cached, scratch)
+        options = (packed, columns, widest, continued, cached, cached == 0, scratch)
         run_product(*parts, *sizes, *options, *where)
         assert np.isnan(scratch[-lanes:]).all()
         if apart:

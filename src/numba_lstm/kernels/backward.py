@@ -32,7 +32,7 @@ from .gemm import (
     no_terms,
     product,
 )
-from .panels import gate_stride, panels_of
+from .panels import gate_stride, inputs_are_asked_for, panels_of
 from .workers import first_of_share
 
 
@@ -182,6 +182,7 @@ def recurrent_step_back(call, cell, packed, first_panel, last_panel, rows, place
         cell.widest,
         False,
         call.cached,
+        call.asked == 1,
         scratch,
         Place(place.dh + first_unit, 0, cell.state_row, 4 * lanes),
     )
@@ -243,6 +244,7 @@ def product_of_dgates(
         cell.widest,
         first_direction > 0,
         call.cached,
+        inputs_are_asked_for(call, cell),
         scratch,
         out,
     )

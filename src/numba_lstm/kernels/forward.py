@@ -36,6 +36,7 @@ from .gemm import (
 )
 from .panels import (
     gate_stride,
+    inputs_are_asked_for,
     narrow_rows,
     panels_of,
     parts_of_panel,
@@ -363,9 +364,7 @@ def _next_step(walk):
 
 
 @inlined
-def _step_of_panels(
-    call, cell, panels, panel, together, vectors, onwards, stretches, beyond_cache, rows, walk
-):
+def _step_of_panels(call, cell, panels, panel, together, vectors, onwards, stretches, rows, walk):
     """One step of the units of some panels side by side, for all rows.
 
     `onwards` tells the panel that comes next: so many further on, or 0 for none.
@@ -385,7 +384,7 @@ def _step_of_panels(
     terms = inputs.count + H
     across = vectors if parts == 1 else NARROW
     heights = tiling(across, rows)
-    asking = asking_tiles(heights.count, across) if beyond_cache else 0
+    asking = asking_tiles(heights.count, across) if call.asked == 1 else 0
     start = panels + panel * panel_size
     skipped = 1 + I + H - terms
     weights_row = 4 * gate
@@ -399,10 +398,10 @@ def _step_of_panels(
         stretch = stretch_of(terms, number, stretches)
         weights = first_weights + stretch.before * weights_row
         following = weights + stretch.count * weights_row
-        asked = True
+        follows = True
         if number == stretches - 1:
             following = first_weights + onwards * panel_size
-            asked = onwards != 0
+            follows = onwards != 0
         row = 0
         for tile in range(heights.count):
             keep_loop()
@@ -426,7 +425,7 @@ def _step_of_panels(
                     stretch,
                     weights + aside,
                     panel_size,
-                    Upcoming(following + aside, tile, asking if asked else 0),
+                    Upcoming(following + aside, tile, asking if follows else 0),
                     Place(place + part * weights_row, 0, gates_row, gates_panel),
                 )
             if number == stretches - 1:
@@ -459,7 +458,6 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     """
     lanes = width(walk.gates)
     terms = cell.hidden if call.ahead > 0 else cell.inputs + cell.hidden
-    beyond_cache = terms * (last_panel - first_panel) * 4 * lanes > call.cached
     tiles = tiling(cell.widest, rows).count
     stretches = stretches_of(terms, cell.widest, tiles, call.cached, lanes)
     last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
@@ -484,7 +482,6 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
                 vectors,
                 onwards,
                 stretches,
-                beyond_cache,
                 rows,
                 walk,
             )
@@ -521,6 +518,7 @@ def _project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, wa
         WIDE,
         False,
         call.cached,
+        inputs_are_asked_for(call, cell),
         where.scratch,
         Place(gates, across, walk.gates_step, cell.gates_panel),
     )

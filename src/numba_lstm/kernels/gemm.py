@@ -24,7 +24,6 @@ from .workers import first_of_share
 _TALLEST = tuple(cpu.tile_rows(vectors) for vectors in range(1, 5))
 ROWS = _TALLEST[3]
 _MANY_REGISTERS = ROWS > 3
-_LEVEL3_IS_NEAR = cpu.level3_is_near()
 # Vectors in a row of a panel, and of one for tall tiles (`widest_for_rows`).
 WIDE, NARROW = 4, 2
 # Tiles that ask for the weights that come next: those behind them can ask for something else.
@@ -136,21 +135,25 @@ def widest_for_rows(rows):
     return NARROW if tall <= most and tall < tiles_for_rows(rows) else WIDE
 
 
-@inlined
-def stretches_of(terms, widest, tiles, cached, lanes):
+def stretches_for_terms(terms, widest, tiles, cached, lanes):
     """Stretches that a sum is cut into, so that L2 keeps the weights of one for all tiles.
 
-    A panel that it keeps is taken at once. Of a longer one, two fifths of what it keeps leave room
+    A panel of four fifths of what it keeps is taken at once. Of a longer one, two fifths leave room
     for the next stretch, which the tiles ask for, and for their rows: 4600 terms took 113 GFLOP/s
-    at once, and 179 in stretches of 1024 to 512. A sum that waits in memory for its next stretch
-    goes on with the same bits. (Shorter stretches only wait more often: 1024 terms in three and at
-    once B50 H512 244 and 250 on one thread, 450 and 477 on two, 2048 terms in five and at once B20
-    H1024 237 and 249, B96 on two threads 434 and 466.)
+    at once, and 179 in stretches of 1024 to 512; three tiles over 2048 terms from memory 42 at
+    once, and 46 in three. A sum that waits in memory for its next stretch goes on with the same
+    bits. (Shorter stretches only wait more often: 1024 terms in three and at once B50 H512 244 and
+    250 on one thread, 450 and 477 on two.)
     """
-    if tiles < 2 or terms * widest * lanes <= cached:
+    fifth = cached // 5
+    panel = terms * widest * lanes
+    if tiles < 2 or panel <= 4 * fifth:
         return 1
-    longest = max(1, 2 * cached // (5 * widest * lanes))
+    longest = max(1, 2 * fifth // (widest * lanes))
     return (terms + longest - 1) // longest
+
+
+stretches_of = inlined(stretches_for_terms)
 
 
 class Stretch(NamedTuple):
@@ -186,10 +189,9 @@ def asking_tiles(tiles, widest):
     """Tiles that ask for what comes next, of all those across so many vectors; or 0.
 
     A single one does not give the time: a row that asks 4 KiB ahead of itself takes as long at
-    H 2048, and 2 % longer where L2 holds the weights. A tall one does where L3 is far, but from a
-    near one weights come as fast without (7 rows of 512 units 254 GFLOP/s, and 237 asked for).
+    H 2048. A tall one does (8 rows of 2048 units 153 GFLOP/s, and 163 asked for).
     """
-    return tiles if tiles > 1 or (widest == NARROW and not _LEVEL3_IS_NEAR) else 0
+    return tiles if tiles > 1 or widest == NARROW else 0
 
 
 @inlined
@@ -341,6 +343,7 @@ def product(
     widest,
     continued,
     cached,
+    asked,
     scratch,
     out,
 ):
@@ -364,6 +367,8 @@ def product(
         Whether sums start from what stands in `out` instead.
     cached : int
         Numbers of a matrix that the L2 cache keeps from one use to the next.
+    asked : bool
+        Whether the matrix comes from so far that tiles ask for what comes next.
     scratch : Pointer
         `TILE_VECTORS` vectors.
     out : Place
@@ -372,7 +377,7 @@ def product(
     lanes = width(scratch)
     tiles = blocks * tiling(widest, rows).count
     terms = first.count + second.count
-    asking = asking_tiles(tiles, widest) if terms * columns > cached else 0
+    asking = asking_tiles(tiles, widest) if asked else 0
     stretches = stretches_of(terms, widest, tiles, cached, lanes)
     column = 0
     while column < columns:
@@ -393,10 +398,10 @@ def product(
             stretch = stretch_of(terms, number, stretches)
             weights = first_weights + stretch.before * across
             following = weights + stretch.count * across
-            asked = True
+            follows = True
             if number == stretches - 1:
                 following = first_weights + size
-                asked = left > across
+                follows = left > across
             begun = continued or number > 0
             for block in range(blocks):
                 row = 0
@@ -419,7 +424,7 @@ def product(
                         stretch,
                         weights,
                         size,
-                        Upcoming(following, block * heights.count + tile, asking if asked else 0),
+                        Upcoming(following, block * heights.count + tile, asking if follows else 0),
                         place,
                     )
                     if not direct:

@@ -39,6 +39,7 @@ CALL = np.dtype(
             "gate_steps",  # steps whose gates are kept; 0: every tile passes through a scratch
             "dx_steps",  # steps of one product for dx
             "cached",  # numbers of a matrix that the L2 cache keeps from one use to the next
+            "asked",  # 1 if tiles ask for the weights that come next, which are distant
             "cached_in_part",  # and of the largest one of which the L3 cache keeps a good part
             "kept",  # first step of which gates and cell states are kept
             "held",  # first step of which outputs are kept
