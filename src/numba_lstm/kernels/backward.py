@@ -32,7 +32,7 @@ from .gemm import (
     no_terms,
     product,
 )
-from .panels import gate_stride, inputs_are_asked_for, panels_of
+from .panels import gate_stride, panels_of
 from .workers import first_of_share
 
 
@@ -244,7 +244,7 @@ def product_of_dgates(
         cell.widest,
         first_direction > 0,
         call.cached,
-        inputs_are_asked_for(call, cell),
+        call.asked == 1,
         scratch,
         out,
     )

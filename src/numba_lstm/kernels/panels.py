@@ -37,17 +37,6 @@ def parts_of_panel(cell, vectors):
 
 
 @inlined
-def inputs_are_asked_for(call, cell):
-    """Whether tiles over the weights of inputs ask for what comes next, wherever it comes from.
-
-    There are many of them in the products of several steps, and few in a step, where what comes
-    from near comes as fast without. (16 tiles in each direction of three layers of 256 units with
-    one row: 139 GFLOP/s, and 144 asked for.)
-    """
-    return cell.inputs * cell.gate_columns > call.cached
-
-
-@inlined
 def narrow_rows(cell):
     """Rows of a cell's panel that are in parts, where it has some."""
     return 1 + cell.inputs + cell.hidden - cell.wide_rows

@@ -11,7 +11,7 @@ from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address, integers_at
 from ..simd.vector import load, store, width
 from .gemm import WIDE, Place, Terms, no_terms, product
-from .panels import inputs_are_asked_for, vectors_of_panel
+from .panels import vectors_of_panel
 from .workers import first_of_share
 
 
@@ -55,7 +55,7 @@ def lstm_vocabulary(calls, cells, packed, x, workspace, worker, workers):
             WIDE,
             False,
             call.cached,
-            inputs_are_asked_for(call, cell),
+            call.asked == 1,
             scratch,
             Place(projected, 0, across, call.vocabulary_panel),
         )
