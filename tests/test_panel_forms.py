@@ -13,6 +13,8 @@ from numba_lstm.workspace import PanelForm, layout
 
 # What a call takes for its rows, and whether it projects inputs ahead.
 CHOICES = list(itertools.product((WIDE, NARROW), (False, True)))
+# An L2 cache beyond which all weights are.
+SMALL = 1_000
 
 
 @pytest.fixture
@@ -23,6 +25,7 @@ def choose(monkeypatch):
         monkeypatch.setattr(workspace, "widest_for_rows", lambda rows: widest)
         monkeypatch.setattr(workspace, "projects_ahead", lambda *arguments: ahead)
         monkeypatch.setattr(workspace, "cached_numbers", lambda itemsize: cached)
+        monkeypatch.setattr(workspace, "are_distant", lambda *arguments: cached == SMALL)
         layout.cache_clear()
 
     yield set_choice
@@ -38,7 +41,7 @@ def results(lstm, x, dy):
     return [y, *states, dx, *dstates, lstm.gradients.flat.copy()]
 
 
-@pytest.mark.parametrize("cached", [1_000, 1 << 20])
+@pytest.mark.parametrize("cached", [SMALL, 1 << 20])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("B", "I", "H", "L", "bidirectional"),

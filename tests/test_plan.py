@@ -87,10 +87,11 @@ def test_bytes_are_those_of_the_workspace():
 @pytest.mark.skipif(cpu.vector_bits() != 512, reason="tiles of 32 registers")
 def test_tiles_are_full():
     lstm = nl.LSTM(16, 128, threads=1)
-    assert [lstm.plan(50, B).tile for B in (1, 2, 7, 8, 9, 20, 100)] == [
+    assert [lstm.plan(50, B).tile for B in (1, 2, 7, 8, 9, 13, 16, 20, 100)] == [
         *((1, 16), (2, 4), (7, 2), (8, 2)),
-        *((5, 4), (5, 4), (6, 4)),
+        *((5, 4), (7, 2), (8, 2), (5, 4), (6, 4)),
     ]
+    assert lstm.plan(50, 16, training=True).tile == (8, 2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

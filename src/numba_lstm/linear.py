@@ -17,7 +17,7 @@ from .layer import Layer
 from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
-from .schedule import are_distant, row_workers, task_workers
+from .schedule import row_workers, task_workers
 from .simd import cpu
 from .tape import Tape
 from .validation import (
@@ -166,10 +166,8 @@ class Linear(Layer):
         try:
             scratches = workspace.reserve(workers * self._tile_size)
             with panels.borrow(workers) as packed:
-                terms, columns = source.shape[-1], out.shape[-1]
                 cached = cached_numbers(out.itemsize)
-                asked = are_distant(terms * columns, out.itemsize, cached)
-                sizes = (rows, terms, packed, columns, cached, asked)
+                sizes = (rows, source.shape[-1], packed, out.shape[-1], cached)
                 threading_of_kernels.share_out(
                     linear_product,
                     (flat(source), *sizes, flat(out), scratches),

@@ -18,6 +18,7 @@ from .initialization import Seed, fill_uniform, generator
 from .jit import WarmKernel
 from .kernels.backward import lstm_backward
 from .kernels.forward import lstm_forward
+from .kernels.gemm import NARROW, WIDE
 from .kernels.gradients import lstm_gradients
 from .kernels.panels import pack_cells, pack_products
 from .kernels.region import all_shares
@@ -269,7 +270,10 @@ class LSTM(Layer):
         self._dropout_seed = int(random.integers(2**63))
         self._dropout_calls = 0
         self._forward_panels = {form: self._packed_forward(form) for form in PanelForm}
-        self._backward_panels = {form: self._packed_backward(form) for form in PanelForm}
+        self._backward_panels = {
+            WIDE: self._packed_backward(PanelForm.WIDE),
+            NARROW: self._packed_backward(PanelForm.TALL),
+        }
         self._pool = WorkspacePool(self.config.numpy_dtype)
         self._training_workspace = Workspace(self.config.numpy_dtype)
         self._training_call = np.zeros(1, CALL)
@@ -681,7 +685,7 @@ class LSTM(Layer):
         split = self._piece_split(plan.pieces[0], sequence, plan, threads)
         kernel = lstm_units_back if split.tasks else lstm_backward
         x = flat(sequence.array)
-        panels = self._backward_panels[plan.form]
+        panels = self._backward_panels[int(plan.cells["widest"][0])]
         with panels.borrow(threads) as packed, self.gradients.edit():
             dy, dh_n, dc_n, dx, dh0, dc0 = map(flat, arrays)
             back = (call, plan.cells, flat(packed), dy, dh_n, dc_n, dx, dh0, dc0, workspace)

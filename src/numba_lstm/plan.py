@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import LSTMConfig
-from .kernels.gemm import WIDE, panels_for_rows, tiles_for_rows
+from .kernels.gemm import panels_for_rows, tiles_for_rows
 from .schedule import piece_split
 from .simd import cpu
 from .workspace import layout, packed_layout
@@ -88,8 +88,7 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     rows = B if split.tasks else -(-B // workers)
     packed = packed_layout(config, held.form)
     widest = int(packed.cells["widest"][0])
-    tiles = max(1, tiles_for_rows(rows)) if widest == WIDE else 1
-    height = max(1, -(-rows // tiles))
+    height = max(1, -(-rows // max(1, tiles_for_rows(rows, widest))))
     whole_panels = int(packed.cells["gate_columns"][0]) // (4 * cpu.lanes(itemsize))
     panels = panels_for_rows(height, whole_panels)
     if split.wave:

@@ -224,7 +224,7 @@ def _held(config: LSTMConfig, cached: int) -> bool:
 def _near(config: LSTMConfig, rows: int) -> bool:
     """Whether tiles of a worker's rows use weights from L3 as fast as they come."""
     tall = widest_for_rows(rows) != WIDE
-    full = tall or rows // tiles_for_rows(rows) >= _ROWS_OF_A_FULL_TILE
+    full = tall or rows // tiles_for_rows(rows, WIDE) >= _ROWS_OF_A_FULL_TILE
     return full and _bytes(config) <= _BYTES_OF_NEAR_WEIGHTS and cpu.level3_is_near()
 
 
@@ -361,11 +361,12 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
 
 
 def are_distant(weights: int, itemsize: int, cached: int) -> bool:
-    """Whether weights come from beyond L2, and not from a near L3, which has room for half of it.
+    """Whether weights come from beyond L2, and not from a near L3, of which they fill half at most.
 
-    Then tiles ask for what comes next. From a near L3 it comes as fast without. (GFLOP/s asked for
-    and not, one thread on Zen 5: B12 H512 239 and 251, B11 H650 227 and 244, B50 H512 251 and 252;
-    but B20 H1024, from memory, 249 and 234.)
+    Then the tiles of a step ask for what comes next; from a near L3 it comes as fast without.
+    (GFLOP/s asked for and not, one thread on Zen 5: B12 H512 239 and 251, B11 H650 227 and 244, B50
+    H512 251 and 252; but B20 H1024, from memory, 249 and 234.) The weights of a whole layer count,
+    also where workers share out its units: L3 is common to them.
 
     Parameters
     ----------

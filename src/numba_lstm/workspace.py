@@ -429,8 +429,10 @@ def layout(
     sizes["asked"] = are_distant(weights_of_cell(config), itemsize, cached)
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
     panels = -(-config.hidden_size // W)
-    # Sums of a tile, or of all rows where they wait for the next stretch of terms (`stretches_of`).
-    cut = stretches_for_terms(config.most_terms, WIDE, rows, cached, W) > 1
+    # Sums of a tile; or of all rows, where they wait for the next stretch of terms and not in the
+    # place of the gates. There are no more terms, tiles and vectors in a row than these.
+    stretches = stretches_for_terms(config.most_terms, WIDE, rows, cached, W)
+    cut = stretches > 1 and not training and sizes["ahead"] == 0
     sums = max(TILE_VECTORS, 4 * rows if cut else 0) * W
     block = BLOCK_TERMS * min(TASK_FEATURES, 1 + config.most_terms) if training else 0
     sizes["scratch"], sizes["scratch_apart"] = places.take_apart(workers, max(sums, block))

@@ -26,7 +26,7 @@ WIDTHS = {
     512: {},
 }
 NEEDED = {128: {"avx", "fma"}, 256: {"avx2", "fma"}, 512: {"avx512f"}}
-ENGINE = ("gradients", "lstm", "plan", "same_bits", "stream")
+ENGINE = ("gradients", "lstm", "panel_forms", "plan", "same_bits", "stream")
 SCRIPT = """
 import sys
 import pytest

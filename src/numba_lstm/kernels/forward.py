@@ -32,6 +32,7 @@ from .gemm import (
     stretch_of,
     stretches_of,
     tile_product,
+    tiles_over,
     tiling,
 )
 from .panels import (
@@ -383,7 +384,7 @@ def _step_of_panels(call, cell, panels, panel, together, vectors, onwards, stret
     terms = inputs.count + H
     across = vectors if parts == 1 else NARROW
     heights = tiling(across, rows)
-    asking = asking_tiles(heights.count, across) if call.asked == 1 else 0
+    asking = asking_tiles(heights.count, cell.widest) if call.asked == 1 else 0
     start = panels + panel * panel_size
     skipped = 1 + I + H - terms
     weights_row = 4 * gate
@@ -457,8 +458,9 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     """
     lanes = width(walk.gates)
     terms = cell.hidden if call.ahead > 0 else cell.inputs + cell.hidden
-    tiles = tiling(cell.widest, rows).count
-    stretches = stretches_of(terms, cell.widest, tiles, call.cached, lanes)
+    tiles = tiles_over(rows, cell.widest)
+    # A tile goes through all parts of a panel before the next one does.
+    stretches = stretches_of(terms, WIDE, tiles, call.cached, lanes)
     last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
     groups = _groups_of_panels(cell, rows, last_panel - first_panel, last_vectors)
     count = groups.wide + groups.pairs + groups.ones + (1 if groups.last_vectors > 0 else 0)

@@ -26,8 +26,6 @@ ROWS = _TALLEST[3]
 _MANY_REGISTERS = ROWS > 3
 # Vectors in a row of a panel, and of one for tall tiles (`widest_for_rows`).
 WIDE, NARROW = 4, 2
-# Tiles that ask for the weights that come next: those behind them can ask for something else.
-_ASKING_TILES = 4
 # Vectors that hold the rows of any tile, as far apart as four vectors each.
 TILE_VECTORS = 4 * max(_TALLEST)
 
@@ -112,9 +110,10 @@ def rows_of(terms, block, row):
     return Terms(terms.count, terms.run, terms.next_run, values, terms.block, terms.row)
 
 
-def tiles_for_rows(rows):
-    """Tiles of so many rows over a panel of four vectors."""
-    return (rows + ROWS - 1) // ROWS
+def tiles_for_rows(rows, vectors):
+    """Tiles that so many rows are cut into, across so many vectors of a panel."""
+    tallest = _TALLEST[vectors - 1]
+    return (rows + tallest - 1) // tallest
 
 
 tiles_over = inlined(tiles_for_rows)
@@ -129,10 +128,9 @@ def widest_for_rows(rows):
     twice it is no gain: B24 H512 248 and 245; nor with the few registers of AVX2: B8 H256 111 and
     107.)
     """
-    tallest = _TALLEST[NARROW - 1]
-    tall = (rows + tallest - 1) // tallest
+    tall = tiles_for_rows(rows, NARROW)
     most = 2 if _MANY_REGISTERS else 1
-    return NARROW if tall <= most and tall < tiles_for_rows(rows) else WIDE
+    return NARROW if tall <= most and tall < tiles_for_rows(rows, WIDE) else WIDE
 
 
 def stretches_for_terms(terms, widest, tiles, cached, lanes):
@@ -200,7 +198,8 @@ def _part_of_tile(upcoming, vectors, terms):
 
     As many tiles as there are vectors in a row have asked for all there is, a vector each time, and
     two for four by two vectors (12 rows of 1024 units, from memory: 124 GFLOP/s by every other one,
-    190 by both). Then it is a line over and over.
+    190 by both). Then it is a line over and over. A single tall tile asks for every other line (for
+    both, 8 rows of 2048 units went at 153 GFLOP/s, and at 162 so).
     """
     weights, tile, tiles = upcoming
     if tiles == 0:
@@ -368,14 +367,14 @@ def product(
     cached : int
         Numbers of a matrix that the L2 cache keeps from one use to the next.
     asked : bool
-        Whether the matrix comes from so far that tiles ask for what comes next.
+        Whether tiles ask for the weights that come next.
     scratch : Pointer
         `TILE_VECTORS` vectors.
     out : Place
         (blocks, rows, columns), assigned; every four vectors of columns are a panel.
     """
     lanes = width(scratch)
-    tiles = blocks * tiling(widest, rows).count
+    tiles = blocks * tiles_over(rows, widest)
     terms = first.count + second.count
     asking = asking_tiles(tiles, widest) if asked else 0
     stretches = stretches_of(terms, widest, tiles, cached, lanes)
@@ -482,7 +481,7 @@ def _column_of_tile(results, number):
 @inlined
 def columns_asked(features):
     """Columns of results that tiles over so many features ask for."""
-    return max(0, tiling(4, features).count - _ASKING_TILES)
+    return max(0, tiling(WIDE, features).count - WIDE)
 
 
 @device
@@ -518,9 +517,11 @@ def outer_products(
     for tile in range(heights.count):
         keep_loop()
         rows = height_of(heights, tile)
-        asked, step, _ = _part_of_tile(Upcoming(following, tile, heights.count), WIDE, terms)
-        if results.asked >= 0 and tile >= _ASKING_TILES:
-            asked, step = _column_of_tile(results, results.asked + tile - _ASKING_TILES)
+        upcoming = Upcoming(following, tile, asking_tiles(heights.count, WIDE))
+        asked, step, _ = _part_of_tile(upcoming, WIDE, terms)
+        # So many tiles have asked for all there is.
+        if results.asked >= 0 and tile >= WIDE:
+            asked, step = _column_of_tile(results, results.asked + tile - WIDE)
         task = (terms, values + feature, values_row, weights, row, asked, step, added, out)
         if vectors > 2:
             tile_outer_sum(4, rows, task)

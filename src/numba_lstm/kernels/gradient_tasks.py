@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..jit import inlined
-from .gemm import tiles_over
+from .gemm import WIDE, tiles_over
 from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
 from .workers import first_of_share
 
@@ -49,7 +49,7 @@ def tasks_of_gradients(panels, features, workers):
     feature_tasks = (features + TASK_FEATURES - 1) // TASK_FEATURES
     while panel_tasks * feature_tasks % workers != 0:
         feature_tasks += 1
-    return panel_tasks, min(feature_tasks, tiles_over(features))
+    return panel_tasks, min(feature_tasks, tiles_over(features, WIDE))
 
 
 @inlined

@@ -26,9 +26,7 @@ from .workers import first_of_share
 
 
 @kernel
-def linear_product(
-    values, rows, terms, packed, columns, cached, asked, out, scratches, worker, workers
-):
+def linear_product(values, rows, terms, packed, columns, cached, out, scratches, worker, workers):
     """One worker's rows of ``out = start + values @ matrix``.
 
     Parameters
@@ -40,8 +38,6 @@ def linear_product(
         The matrix (terms, columns) and the start of every column, from `panels.pack_matrix`; read.
     columns, cached : int
         Columns of the matrix, and numbers of it that the L2 cache keeps.
-    asked : bool
-        See `gemm.product`.
     out : array
         (rows, columns) flat, assigned.
     scratches : array
@@ -66,7 +62,7 @@ def linear_product(
         WIDE,
         False,
         cached,
-        asked,
+        terms * columns > cached,
         address(scratches, worker * TILE_VECTORS * lanes),
         Place(address(out, first * columns), 0, columns, 4 * lanes),
     )

@@ -39,7 +39,7 @@ CALL = np.dtype(
             "gate_steps",  # steps whose gates are kept; 0: every tile passes through a scratch
             "dx_steps",  # steps of one product for dx
             "cached",  # numbers of a matrix that the L2 cache keeps from one use to the next
-            "asked",  # 1 if tiles ask for the weights that come next, which are distant
+            "asked",  # 1 if a step's tiles ask for the weights that come next, which are distant
             "cached_in_part",  # and of the largest one of which the L3 cache keeps a good part
             "kept",  # first step of which gates and cell states are kept
             "held",  # first step of which outputs are kept
@@ -82,7 +82,7 @@ CELL = np.dtype(
             "state_row",  # stride of c, dh and dc over the rows of the batch: H padded
             # in what is packed for the forward pass
             # (H / W, 1 + I + H, 4, W): bias, weight_ih, weight_hh; those rows that are not wide are
-            # (2, rows, 2, W). The last one is narrower where units are few
+            # (2, rows, 2, W). The last one is narrower where units are few, and has no parts
             "panels",
             # in what is packed for the backward pass
             "recurrent_panels",  # weight_hh as the matrix that takes dgates to dh

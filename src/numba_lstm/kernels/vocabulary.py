@@ -55,7 +55,7 @@ def lstm_vocabulary(calls, cells, packed, x, workspace, worker, workers):
             WIDE,
             False,
             call.cached,
-            call.asked == 1,
+            I * cell.gate_columns > call.cached,
             scratch,
             Place(projected, 0, across, call.vocabulary_panel),
         )
