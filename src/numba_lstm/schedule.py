@@ -197,14 +197,14 @@ def _gain_of_rows(config: LSTMConfig, B: int, workers: int) -> float:
     return B * _work_of_row(config, B) / (rows * _work_of_row(config, rows))
 
 
-def weights_of_cell(config: LSTMConfig) -> int:
+def _weights(config: LSTMConfig) -> int:
     """Numbers in the weights of a direction of a layer, of the largest layer."""
     return 4 * config.hidden_size * config.most_terms
 
 
 def _bytes(config: LSTMConfig) -> int:
     """Bytes of the weights of a direction of the largest layer."""
-    return weights_of_cell(config) * config.numpy_dtype.itemsize
+    return _weights(config) * config.numpy_dtype.itemsize
 
 
 def _held_numbers(cached: int) -> int:
@@ -218,7 +218,7 @@ def _held_numbers(cached: int) -> int:
 
 def _held(config: LSTMConfig, cached: int) -> bool:
     """Whether L2 holds the weights of any direction of a layer."""
-    return weights_of_cell(config) <= _held_numbers(cached)
+    return _weights(config) <= _held_numbers(cached)
 
 
 def _near(config: LSTMConfig, rows: int) -> bool:
@@ -350,9 +350,7 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
     """
     if rows <= FEW_ROWS:
         return steps > 1
-    if steps < _FEWEST_STEPS_PROJECTED or not are_distant(
-        weights_of_cell(config), config.numpy_dtype.itemsize, cached
-    ):
+    if steps < _FEWEST_STEPS_PROJECTED or not are_distant(config, cached):
         return False
     if training:  # which keeps the gates anyway
         return rows <= _ROWS_PROJECTED_IN_TRAINING
@@ -360,7 +358,7 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
     return rows <= _ROWS_PROJECTED * min(1, inputs_by_units)
 
 
-def are_distant(weights: int, itemsize: int, cached: int) -> bool:
+def are_distant(config: LSTMConfig, cached: int) -> bool:
     """Whether weights come from beyond L2, and not from a near L3, of which they fill half at most.
 
     Then the tiles of a step ask for what comes next; from a near L3 it comes as fast without.
@@ -370,9 +368,7 @@ def are_distant(weights: int, itemsize: int, cached: int) -> bool:
 
     Parameters
     ----------
-    weights : int
-        Numbers of the matrix.
-    itemsize : int
+    config : LSTMConfig
     cached : int
         Numbers of a matrix that a core's L2 cache keeps: half of it.
 
@@ -381,8 +377,8 @@ def are_distant(weights: int, itemsize: int, cached: int) -> bool:
     bool
     """
     _, _, level3 = cpu.cache_sizes()
-    near = cpu.level3_is_near() and 2 * weights * itemsize <= level3
-    return weights > cached and not near
+    near = cpu.level3_is_near() and 2 * _bytes(config) <= level3
+    return _weights(config) > cached and not near
 
 
 def projects_vocabulary(

@@ -35,7 +35,6 @@ from .schedule import (
     inference_split,
     projects_ahead,
     training_split,
-    weights_of_cell,
 )
 from .simd import cpu
 from .validation import FloatArray, integer
@@ -426,7 +425,7 @@ def layout(
         sizes["ahead"] = _steps_ahead(config, steps, rows)
     sizes["gate_steps"] = steps if training else sizes["ahead"]
     sizes["cached"], sizes["cached_in_part"] = cached, _numbers_cached_in_part(itemsize)
-    sizes["asked"] = are_distant(weights_of_cell(config), itemsize, cached)
+    sizes["asked"] = are_distant(config, cached)
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
     panels = -(-config.hidden_size // W)
     # Sums of a tile; or of all rows, where they wait for the next stretch of terms and not in the

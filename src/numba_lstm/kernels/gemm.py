@@ -12,6 +12,7 @@ from ..jit import device, inlined
 from ..simd import cpu
 from ..simd.pointer import Pointer
 from ..simd.tile import (
+    PANEL_VECTORS,
     keep_loop,
     tile_outer_sum,
     tile_sum,
@@ -25,7 +26,7 @@ _TALLEST = tuple(cpu.tile_rows(vectors) for vectors in range(1, 5))
 ROWS = _TALLEST[3]
 _MANY_REGISTERS = ROWS > 3
 # Vectors in a row of a panel, and of one for tall tiles (`widest_for_rows`).
-WIDE, NARROW = 4, 2
+WIDE, NARROW = PANEL_VECTORS, 2
 # Vectors that hold the rows of any tile, as far apart as four vectors each.
 TILE_VECTORS = 4 * max(_TALLEST)
 

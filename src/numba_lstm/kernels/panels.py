@@ -4,10 +4,9 @@ A product's panels hold columns of a matrix, four vectors at a time (`gemm.produ
 such for the matrix whose columns are, for W hidden units at a time, the four gates: row 0 the bias,
 then a row for every input, then one for every hidden unit. For tall tiles panels hold two vectors
 at a time: those of W units are in two parts then, of two gates each, but for a last one that is no
-wider than that. (A tile across half of a row
-would have its weights in pieces: 8 rows from L3, on Zen 5, went at 230 GFLOP/s in pieces of 128
-bytes, and go at 255 where they stand side by side.) Inputs that are projected ahead make full tiles
-whatever the batch: their rows stay wide.
+wider than that. (A tile across half of a row would have its weights in pieces: 8 rows from L3, on
+Zen 5, went at 230 GFLOP/s in pieces of 128 bytes, and go at 255 where they stand side by side.)
+Inputs that are projected ahead make full tiles whatever the batch: their rows stay wide.
 """
 
 from __future__ import annotations
