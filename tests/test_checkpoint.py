@@ -105,11 +105,17 @@ def test_a_long_sequence_in_little_memory():
     assert lstm.workspace_nbytes(1_000_000, 1, training=True, checkpoint="auto") < 4_000_000 < whole
 
 
-def test_memory_of_training_is_what_backward_needs():
-    T, B, I, H = 100, 20, 64, 128
-    lstm = nl.LSTM(I, H, threads=1)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("B", "I", "H", "L"),
+    [(20, 64, 128, 1), (64, 4, 18, 1), (50, 4, 75, 1), (64, 2, 100, 1), (800, 6, 64, 2)],
+)
+def test_memory_of_training_is_what_backward_needs(B, I, H, L, threads):
+    T = 100
+    lstm = nl.LSTM(I, H, L, threads=threads)
     numbers = lstm.workspace_nbytes(T, B, training=True) / 4
-    assert numbers <= (6 * H + I) * T * B + 3 * lstm.parameters.size
+    inputs = I + (L - 1) * H
+    assert numbers <= (6 * L * H + inputs) * T * B + 3 * lstm.parameters.size
 
 
 @pytest.mark.parametrize("checkpoint", [0, -3])

@@ -45,7 +45,14 @@ def results(lstm, x, dy):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("B", "I", "H", "L", "bidirectional"),
-    [(8, 5, 50, 2, False), (7, 70, 33, 1, True), (16, 3, 100, 2, True), (3, 40, 20, 1, False)],
+    [
+        (8, 5, 50, 2, False),
+        (7, 70, 33, 1, True),
+        (16, 3, 100, 2, True),
+        (3, 40, 20, 1, False),
+        (8, 6, 47, 2, False),
+        (15, 4, 26, 1, True),
+    ],
 )
 def test_same_bits(choose, B, I, H, L, bidirectional, dtype, cached):
     random = np.random.default_rng(0)

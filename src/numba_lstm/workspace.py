@@ -105,15 +105,6 @@ def _row_stride(count: int, itemsize: int) -> int:
     return count + CACHE_LINE // itemsize if aliased else count
 
 
-def _gate_columns(hidden: int, lanes: int, whole_panels: bool) -> int:
-    """Columns of a cell's panels: of its last units room for W, W / 2 or W / 4."""
-    if whole_panels:
-        return 4 * _up(hidden, lanes)
-    whole, units = divmod(hidden, lanes)
-    room = next(part for part in (0, lanes // 4, lanes // 2, lanes) if part >= units)
-    return 4 * (whole * lanes + room)
-
-
 @functools.lru_cache(maxsize=256)
 def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
     """Lay out packed weights.
@@ -133,7 +124,8 @@ def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
     itemsize = config.numpy_dtype.itemsize
     W = cpu.lanes(itemsize)
     H, D = config.hidden_size, config.directions
-    padded, columns = _up(H, W), _gate_columns(H, W, form is PanelForm.WHOLE)
+    padded = _up(H, W)
+    columns = 4 * (padded if form is PanelForm.WHOLE else H)
     tall = form in (PanelForm.TALL, PanelForm.TALL_AHEAD)
     cells = np.zeros(config.cells, CELL)
     forward, backward = _Places(itemsize), _Places(itemsize)
@@ -152,7 +144,7 @@ def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
         cell["wide_rows"] = rows_of_inputs + H
         if tall:
             cell["wide_rows"] = rows_of_inputs if form is PanelForm.TALL_AHEAD else 0
-        cell["panels"] = forward.take(rows_of_inputs + H, columns)
+        cell["panels"] = forward.take(rows_of_inputs + H, _up(columns, W))
         cell["recurrent_panels"] = backward.take(1 + columns, padded)
         if index % D == 0:
             input_panels = backward.take(1 + D * columns, _up(int(cell["inputs"]), W))
@@ -444,7 +436,9 @@ def layout(
         flags = slice(first, places.size)
     # An odd number of cache lines spreads the panels over the sets of a cache.
     sizes["room_rows"] = room_rows = B if training else rows
-    gates_panel = int(sizes["gate_steps"]) * room_rows * 4 * W + CACHE_LINE // itemsize
+    terms = int(sizes["gate_steps"]) * room_rows
+    gates_panel = terms * 4 * W + CACHE_LINE // itemsize
+    span = _span(config, T, B, pieces, cached) if training else 0
     # Both ends of a bidirectional layer begin with one of the outputs: they are kept whole.
     kept = T if D == 2 else steps
     outputs_size = B * config.output_size
@@ -452,19 +446,24 @@ def layout(
     if training and L > 1:
         # One direction after the other reads the upper layer's when it is checkpointed.
         count = 2 if D == 2 and checkpointed else 1
-        doutputs = [places.take(kept, outputs_size) for _ in range(count)]
+        steps_back = T if D == 2 else min(steps, span)
+        doutputs = [places.take(steps_back, outputs_size) for _ in range(count)]
     # One row takes two whole panels in one tile, but a narrow one after the whole one (H 18: 149 ns
     # a step, and 101 in whole panels). Where there are more panels, or more rows, padding the last
-    # panel is no gain or a loss.
-    whole = not training and rows == 1 and W < config.hidden_size <= W + W // 2
+    # panel is no gain or a loss, unless it has as many vectors anyhow.
+    H = config.hidden_size
+    almost = W < H <= W + W // 2 or H % W > W * 3 // 4
+    whole = not training and rows == 1 and almost
     form = PanelForm.WHOLE if whole else PanelForm.WIDE
     if widest_for_rows(rows) == NARROW:
         form = PanelForm.TALL_AHEAD if sizes["ahead"] > 0 else PanelForm.TALL
     packed = packed_layout(config, form)
     sizes["packed_apart"] = packed.forward_size if split.copies > 1 else 0
     cells = packed.cells.copy()
-    state = room_rows * int(cells[0]["state_row"])
+    state_row = int(cells[0]["state_row"])
+    state = room_rows * state_row
     cells["gates_panel"] = gates_panel
+    cells["c_row"] = c_row = _row_stride(config.hidden_size, itemsize) if training else state_row
     cells["projected"] = -1
     sizes["vocabulary_panel"] = vocabulary_panel = vocabulary * 4 * W + CACHE_LINE // itemsize
     for cell in cells[: D if vocabulary else 0]:
@@ -489,8 +488,10 @@ def layout(
         layer, direction = divmod(index, D)
         below = cells[(layer - 1) * D]
         if training:
-            cell["gates"] = places.take(panels, gates_panel)
-            cell["c"] = places.take(steps + 1, state)
+            full_panels, left = divmod(config.hidden_size, W)
+            # Tiles read whole vectors behind the last term.
+            cell["gates"] = places.take(full_panels * gates_panel + (terms * left + W) * 4)
+            cell["c"] = places.take(steps + 1, B, c_row)
             between = (workers - 1) * int(sizes["rooms_apart"])
             cell["dh"], cell["dc"] = places.take(state + between), places.take(state + between)
             # Without checkpoints the states before are read once, ahead of the way back.
@@ -518,7 +519,6 @@ def layout(
             cell["source"] = places.take(kept, outputs_size) if copied else below["outputs"]
     if places.size > np.iinfo(np.int64).max:
         raise OverflowError("64 bits do not number what the call needs")
-    span = _span(config, T, B, pieces, cached) if training else 0
     return Layout(call, cells, places.size, split, flags, pieces, form, span)
 
 

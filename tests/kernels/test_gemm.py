@@ -174,33 +174,38 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
 def run_outer(x, features, vectors, weights, asked, added, out):
     terms, row = x.shape
     values, sums = address(x.reshape(-1), 0), address(out.reshape(-1), 0)
-    start = address(weights.reshape(-1), 0)
+    start, across = address(weights.reshape(-1), 0), weights.shape[1]
     # What is asked for may lie anywhere: nothing is read.
     results = Results(Rows(sums, row, 10**12, features), Rows(start, 0, 0, 0), asked)
-    outer_products(features, terms, vectors, values, row, start, start, results, added, sums)
+    outer_products(
+        features, terms, vectors, values, row, start, across, start, results, added, sums
+    )
 
 
 @given(
     st.integers(1, 40),
     st.integers(1, 50),
     st.integers(0, 3),
-    st.integers(1, 4),
+    st.integers(1, 64),
     st.sampled_from([-1, 0, 7]),
     st.booleans(),
     DTYPES,
 )
-def test_outer_products(terms, features, apart, vectors, asked, added, dtype):
+def test_outer_products(terms, features, apart, across, asked, added, dtype):
     random = np.random.default_rng(terms + 100 * features)
-    columns = 4 * cpu.lanes(np.dtype(dtype).itemsize)
+    lanes = cpu.lanes(np.dtype(dtype).itemsize)
+    across = min(across, 4 * lanes)
     x = random.standard_normal((terms, features + apart)).astype(dtype)
-    weights = random.standard_normal((terms, columns)).astype(dtype)
-    out = np.ones((features, columns), dtype)
-    run_outer(x, features, vectors, weights, asked, added, out)
+    # Behind the last of rows that are narrower than four vectors there is something to be read.
+    room = np.full(terms * across + 4 * lanes, np.nan, dtype)
+    weights = room[: terms * across].reshape(terms, across)
+    weights[:] = random.standard_normal((terms, across))
+    out = np.ones((features, 4 * lanes), dtype)
+    run_outer(x, features, -(-across // lanes), weights, asked, added, out)
     x = x[:, :features].astype(np.longdouble)
     exact = added + x.T @ weights
     bound = terms * np.finfo(dtype).eps * (1 + np.abs(x).T @ np.abs(weights).max(1))
-    wanted = vectors * columns // 4
-    assert np.abs(out - exact)[:, :wanted].max() < bound.max()
+    assert np.abs(out[:, :across] - exact).max() < bound.max()
 
 
 @numba.njit

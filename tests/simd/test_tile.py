@@ -54,7 +54,18 @@ def sums(rows, vectors):
         if vectors <= PANEL_VECTORS:
             numbers, first_weights = address(of_rows, 0), start + across
             for added, target in ((True, address(outer, 0)), (False, address(outer_only, 0))):
-                task = (steps, numbers, rows, first_weights, across, nowhere, far, added, target)
+                task = (
+                    steps,
+                    numbers,
+                    rows,
+                    first_weights,
+                    across,
+                    nowhere,
+                    far,
+                    added,
+                    target,
+                    across,
+                )
                 tile_outer_sum(vectors, rows, task)
 
     return run

@@ -12,14 +12,14 @@ from typing import NamedTuple
 from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, fetch
-from ..simd.vector import broadcast, load, load_first, store, store_first, width
+from ..simd.vector import load, load_first, store, store_first, width
 from .cell import cell_backward
 from .dropout import dropout
 from .forward import (
     at_begin,
     at_end,
     kept_cell_state,
-    kept_gates,
+    kept_term,
     load_state,
     outputs_row,
     save_state,
@@ -29,24 +29,18 @@ from .gemm import (
     ROWS,
     Place,
     Terms,
-    no_terms,
     product,
 )
-from .panels import gate_stride, panels_of
+from .panels import gate_stride, gates_of_panel, panels_of, whole_panels
 from .workers import first_of_share
 
 
 @inlined
 def _store_units(vector, place, units):
-    """Store the lanes that are units, and zeros behind them.
-
-    An infinite input times the zeros of the padding leaves NaN there, which must not reach the
-    products.
-    """
+    """Store the lanes that are units."""
     if units >= width(place):
         store(vector, place)
     else:
-        store(broadcast(place, 0.0), place)
         store_first(vector, place, units)
 
 
@@ -57,14 +51,25 @@ def _state_gradients(call, cell, workspace, first, room):
     return address(workspace, cell.dh + place), address(workspace, cell.dc + place)
 
 
+@inlined
+def _doutputs(call, cell, workspace, step_size):
+    """Where the gradients of a layer's outputs would stand of step 0.
+
+    Of one direction there is room for those steps only that are gone through at once.
+    """
+    first = call.start if call.directions == 1 else 0
+    return address(workspace, cell.doutputs) + -first * step_size
+
+
 class StepBack(NamedTuple):
     """Where a step back finds everything, for the rows from one on, and how far on the next does.
 
     dh and dc stay where they are.
     """
 
-    gates: Pointer
-    gates_next: int
+    gates: Pointer  # of all terms (t, row)
+    term: int  # of the first row
+    term_next: int
     c_before: Pointer
     c_after: Pointer
     c_next: int
@@ -85,21 +90,20 @@ def step_back(call, cells, index, dy, workspace, later, first, room):
     direction = index - layer * call.directions
     step = step_at(call, cell, call.stop - call.start - 1 - later)
     dh, dc = _state_gradients(call, cell, workspace, first, room)
-    gates = kept_gates(call, cell, workspace, step)
-    c_after = kept_cell_state(call, cell, workspace, step) + first * cell.state_row
+    c_after = kept_cell_state(call, cell, workspace, step) + first * cell.c_row
     onwards = 2 * cell.reverse - 1
-    c_next = onwards * B * cell.state_row
+    c_next = onwards * B * cell.c_row
     source, dy_step, dy_row, has_dy = address(dy, 0), call.y_step, call.y_row, dy.size > 0
     if layer < call.layers - 1:
         dy_row = outputs_row(call, cell)
         dy_step = B * dy_row
-        source = address(workspace, cell.doutputs) + -call.held * dy_step
+        source = _doutputs(call, cell, workspace, dy_step)
         has_dy = True
     source = source + (step * dy_step + first * dy_row + direction * cell.hidden)
-    lanes = width(gates)
     return StepBack(
-        gates + first * 4 * lanes,
-        onwards * B * 4 * lanes,
+        address(workspace, cell.gates),
+        kept_term(call, step) + first,
+        onwards * B,
         c_after + c_next,
         c_after,
         c_next,
@@ -119,19 +123,22 @@ def cell_step_back(cell, first_panel, last_panel, rows, place):
     What the next step finds elsewhere is asked for: the rows of a panel are too short a way for a
     prefetcher to learn (T1000 B50 I1 H32 went back at 83 GFLOP/s, and at 107 with this).
     """
-    gates, gates_next, c_before, c_after, c_next, dh, dc, dy, dy_row, dy_next, has_dy = place
+    gates, term, term_next, c_before, c_after, c_next, dh, dc, dy, dy_row, dy_next, has_dy = place
     lanes = width(gates)
     for panel in range(first_panel, last_panel):
         unit = panel * lanes
         units = cell.hidden - unit
         gate = gate_stride(cell, panel, lanes)
+        first_four = gates_of_panel(cell, gates, cell.gates_panel, panel, term)
+        four_next = term_next * 4 * gate
         for row in range(rows):
-            four = gates + (panel * cell.gates_panel + row * 4 * lanes)
+            four = first_four + row * 4 * gate
             state = row * cell.state_row + unit
+            c = row * cell.c_row + unit
             dh_after = load(dh + state)
             for k in range(4):
-                fetch(four + (gates_next + k * gate))
-            fetch(c_before + (c_next + state))
+                fetch(four + (four_next + k * gate))
+            fetch(c_before + (c_next + c))
             if has_dy:
                 source = dy + (row * dy_row + unit)
                 fetch(source + dy_next)
@@ -143,8 +150,8 @@ def cell_step_back(cell, first_panel, last_panel, rows, place):
                 load(four + gate),
                 load(four + 2 * gate),
                 load(four + 3 * gate),
-                load(c_before + state),
-                load(c_after + state),
+                load(c_before + c),
+                load(c_after + c),
                 dh_after,
                 load(dc + state),
             )
@@ -156,9 +163,21 @@ def cell_step_back(cell, first_panel, last_panel, rows, place):
 
 
 @inlined
-def dgates_terms(cell, gates, next_panel, block, row):
-    """All dgates of a cell as the terms of a product, those of the next panel so far on."""
-    return Terms(cell.gate_columns, 4 * width(gates), next_panel, gates, block, row)
+def dgates_terms(cell, start, next_panel, term, block, row):
+    """All dgates of a cell as the terms of a product: those of whole panels, and of what is left.
+
+    `start` is where they begin, `next_panel` from one panel to the next. The blocks of the product
+    are so many terms (t, row) apart, and its rows; the first one is `term`.
+    """
+    whole = whole_panels(cell, width(start))
+    run = 4 * width(start)
+    rest = cell.gate_columns - whole * run
+    values = start + term * run
+    last_values = start + (whole * next_panel + term * rest)
+    return (
+        Terms(whole * run, run, next_panel, values, block * run, row * run),
+        Terms(rest, rest, 0, last_values, block * rest, row * rest),
+    )
 
 
 @device
@@ -170,11 +189,12 @@ def recurrent_step_back(call, cell, packed, first_panel, last_panel, rows, place
     lanes = width(scratch)
     first_unit = first_panel * lanes
     panel_rows = 1 + cell.gate_columns
+    first, second = dgates_terms(cell, place.gates, cell.gates_panel, place.term, 0, 1)
     product(
         1,
         rows,
-        dgates_terms(cell, place.gates, cell.gates_panel, 0, 4 * lanes),
-        no_terms(place.gates),
+        first,
+        second,
         address(packed, cell.recurrent_panels) + first_unit * panel_rows,
         panel_rows,
         0,
@@ -223,14 +243,12 @@ def _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows,
 
 
 @device
-def product_of_dgates(
-    call, cell, packed, first_direction, blocks, rows, first, second, scratch, out
-):
-    """Blocks of rows of dgates to the gradients of inputs.
+def product_of_dgates(call, cell, packed, direction, blocks, rows, terms, scratch, out):
+    """Blocks of rows of a direction's dgates to the gradients of inputs.
 
-    `first` are the dgates of one direction, `second` those of the next, if both are at hand. What
-    the second direction gives by itself is added to what stands in `out`.
+    What the second direction gives is added to what stands in `out`.
     """
+    first, second = terms
     gates = cell.gate_columns
     product(
         blocks,
@@ -239,10 +257,10 @@ def product_of_dgates(
         second,
         address(packed, cell.input_panels),
         1 + call.directions * gates,
-        first_direction * gates,
+        direction * gates,
         cell.inputs,
         cell.widest,
-        first_direction > 0,
+        direction > 0,
         call.cached,
         call.asked == 1,
         scratch,
@@ -260,47 +278,30 @@ def input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, en
         return
     D, B = call.directions, call.batch
     lanes = width(scratch)
-    cell = cells[layer * D + call.first_direction]
-    # The second direction, where both are at hand.
-    other_cell = cells[layer * D + call.last_direction - 1]
-    both = call.last_direction - call.first_direction == 2
+    inputs = cells[layer * D].inputs
     target, dx_step, dx_row = address(dx, 0), call.x_step, call.x_row
     if layer > 0:
-        dx_row = cell.inputs
+        dx_row = inputs
         dx_step = B * dx_row
-        target = address(workspace, cells[(layer - 1) * D].doutputs) + -call.held * dx_step
+        target = _doutputs(call, cells[(layer - 1) * D], workspace, dx_step)
     for start in range(begin, end, call.dx_steps):
         steps = min(call.dx_steps, end - start)
-        one = kept_gates(call, cell, workspace, start) + first * 4 * lanes
-        other = kept_gates(call, other_cell, workspace, start) + first * 4 * lanes
+        term = kept_term(call, start) + first
         place = target + (start * dx_step + first * dx_row)
         # Tiles are cut from the rows of a step; few rows are cut from the steps of a row instead.
-        blocks, block, height, row = steps, B * 4 * lanes, rows, 4 * lanes
+        blocks, block, height, row = steps, B, rows, 1
         out = Place(place, dx_step, dx_row, 4 * lanes)
         if rows < ROWS:
             blocks, block, height, row = height, row, blocks, block
             out = Place(place, dx_row, dx_step, 4 * lanes)
-        second = dgates_terms(other_cell, other, cell.gates_panel, block, row)
-        if not both:
-            second = no_terms(other)
-        first_terms = dgates_terms(cell, one, cell.gates_panel, block, row)
-        product_of_dgates(
-            call,
-            cell,
-            packed,
-            call.first_direction,
-            blocks,
-            height,
-            first_terms,
-            second,
-            scratch,
-            out,
-        )
+        for direction in range(call.first_direction, call.last_direction):
+            cell = cells[layer * D + direction]
+            gates = address(workspace, cell.gates)
+            terms = dgates_terms(cell, gates, cell.gates_panel, term, block, row)
+            product_of_dgates(call, cell, packed, direction, blocks, height, terms, scratch, out)
     if layer > 0 and call.dropped > 0 and call.last_direction == D:
         for step in range(begin, end):
-            dropout(
-                call, layer - 1, step, first, rows, cell.inputs, target + step * dx_step, dx_row
-            )
+            dropout(call, layer - 1, step, first, rows, inputs, target + step * dx_step, dx_row)
 
 
 @kernel

@@ -25,9 +25,7 @@ from .gemm import (
     asking_tiles,
     copy_columns,
     height_of,
-    no_terms,
     panels_at_once,
-    product,
     rows_of,
     stretch_of,
     stretches_of,
@@ -37,12 +35,15 @@ from .gemm import (
 )
 from .panels import (
     gate_stride,
+    gates_of_panel,
     narrow_rows,
     panels_of,
     parts_of_panel,
     row_of_panel,
     vectors_of_panel,
+    whole_panels,
 )
+from .projection import GateRows, project
 from .vocabulary import is_looked_up, look_up_inputs
 from .workers import first_of_share
 
@@ -106,14 +107,13 @@ def kept_hidden(call, cell, direction, workspace, step):
 def kept_cell_state(call, cell, workspace, step):
     """Cell state that training keeps behind a step."""
     slot = step - call.kept + 1 - cell.reverse
-    return address(workspace, cell.c) + slot * call.batch * cell.state_row
+    return address(workspace, cell.c) + slot * call.batch * cell.c_row
 
 
 @inlined
-def kept_gates(call, cell, workspace, step):
-    """Gates that training keeps of a step, or later their gradients."""
-    gates = address(workspace, cell.gates)
-    return gates + (step - call.kept) * call.batch * 4 * width(gates)
+def kept_term(call, step):
+    """Term (t, row), of those whose gates training keeps, that a step begins with."""
+    return (step - call.kept) * call.batch
 
 
 @inlined
@@ -143,16 +143,19 @@ class Walk(NamedTuple):
     h_before: Pointer
     h_after: Pointer
     h_row: int
-    h_units: int  # room for h: H, or more where rows are padded
     h_step: int  # 0 where two places take turns
     c_before: Pointer
     c_after: Pointer
+    c_row: int
     c_step: int
+    room: int  # for the units of h and c: H, or more where rows are padded
     y: Pointer
     y_row: int
     y_step: int
-    gates: Pointer
-    gates_step: int
+    gates: Pointer  # of all terms (t, row) that there is room for, if they are kept
+    term: int  # of the first row
+    term_step: int
+    scratch: Pointer
 
 
 class Surroundings(NamedTuple):
@@ -178,23 +181,20 @@ def walk_from(call, cells, index, past, surroundings):
     direction = index - layer * call.directions
     step = step_at(call, cell, past)
     onwards = 1 - 2 * cell.reverse
-    lanes = width(scratch)
-    apart = room * call.rooms_apart
-    state = first * cell.state_row if call.training == 1 else 0
-    slot = room_rows * cell.state_row
+    apart = room * call.rooms_apart if call.training == 0 else 0
     row = outputs_row(call, cell)
 
-    h_row, h_units, h_step = cell.state_row, cell.state_row, 0
-    h = address(workspace, cell.h + apart + state)
+    h_row, h_step, state_room = cell.state_row, 0, cell.state_row
+    h, slot = address(workspace, cell.h + apart), room_rows * h_row
     h_before, h_after = h + past % 2 * slot, h + (past + 1) % 2 * slot
-    c_before = address(workspace, cell.c + apart + state)
+    c_before = address(workspace, cell.c + apart)
     c_after, c_step = c_before, 0
     if call.training == 1:
-        h_row, h_units, h_step = row, H, onwards * B * row
+        h_row, h_step, state_room = row, onwards * B * row, H
         h_after = kept_hidden(call, cell, direction, workspace, step) + first * row
         h_before = h_after + -h_step
-        c_step = onwards * slot
-        c_after = kept_cell_state(call, cell, workspace, step) + state
+        c_step = onwards * B * cell.c_row
+        c_after = kept_cell_state(call, cell, workspace, step) + first * cell.c_row
         c_before = c_after + -c_step
 
     if layer == call.layers - 1:
@@ -210,14 +210,11 @@ def walk_from(call, cells, index, past, surroundings):
         # It is there already, and the user may have changed y since: h is written twice.
         target, y_row, y_step = h_after, row, h_step
 
-    gates_step = 0
-    gates = scratch
+    term, term_step = 0, 0
     if call.training == 1:
-        gates_step = onwards * B * 4 * lanes
-        gates = kept_gates(call, cell, workspace, step) + first * 4 * lanes
+        term, term_step = kept_term(call, step) + first, onwards * B
     elif call.ahead > 0:
-        gates_step = room_rows * 4 * lanes
-        gates = address(workspace, cell.gates + apart) + past % call.ahead * gates_step
+        term, term_step = past % call.ahead * room_rows, room_rows
     return Walk(
         source.start + (step * source.step + first * source.row),
         source.row,
@@ -225,16 +222,19 @@ def walk_from(call, cells, index, past, surroundings):
         h_before,
         h_after,
         h_row,
-        h_units,
         h_step,
         c_before,
         c_after,
+        cell.c_row,
         c_step,
+        state_room,
         target,
         y_row,
         y_step,
-        gates,
-        gates_step,
+        address(workspace, cell.gates + apart),
+        term,
+        term_step,
+        scratch,
     )
 
 
@@ -262,14 +262,15 @@ def _at(along, k):
 
 
 @inlined
-def _activate(count, apart, gates, gate, c_before, c_after, h, h_units, y, y_units, from_memory):
+def _activate(count, apart, gates, gate, kept, c_before, c_after, h, room, y, y_units, from_memory):
     """Gates and states of W units of several rows, or of several panels of W units of one row.
 
-    From one to the next it is `apart` units. The pre-activations are still in L1. One loop for
-    tiles of every height: unrolled in registers it is no faster, and compiles three times as long.
-    But two loops, since a CPU looks ahead over some 300 instructions: what follows from c would
-    wait for it, and the next rows' gates could not begin (a seventh more time). The gates of a
-    narrow panel stand so close that a vector of one reaches into the next: they are written in
+    From one to the next it is `apart` units. The pre-activations are still in L1, and the gates
+    take their place: where they are `kept`, or in a scratch. h and c have `room` for units. One
+    loop for tiles of every height: unrolled in registers it is no faster, and compiles three times
+    as long. But two loops, since a CPU looks ahead over some 300 instructions: what follows from c
+    would wait for it, and the next rows' gates could not begin (a seventh more time). The gates of
+    a narrow panel stand so close that a vector of one reaches into the next: they are written in
     ascending order, and what is beyond the units has no meaning.
 
     Where every step writes elsewhere, to memory, the next one's places are asked for: too short a
@@ -278,11 +279,6 @@ def _activate(count, apart, gates, gate, c_before, c_after, h, h_units, y, y_uni
     for k in range(count):
         keep_loop()
         place = _at(gates, k)
-        if from_memory:
-            for number in range(4):
-                fetch(place + (gates.onwards + number * gate))
-            for along in (c_after, h, y):
-                fetch(_at(along, k) + along.onwards)
         i, f, g, o, c = cell_gates(
             load(place),
             load(place + gate),
@@ -294,11 +290,16 @@ def _activate(count, apart, gates, gate, c_before, c_after, h, h_units, y, y_uni
         store(f, place + gate)
         store(g, place + 2 * gate)
         store(o, place + 3 * gate)
-        store(c, _at(c_after, k))
+        _store_units(c, _at(c_after, k), room - k * apart)
     for k in range(count):
         keep_loop()
+        if from_memory:
+            for number in range(4):
+                fetch(_at(kept, k) + (kept.onwards + number * gate))
+            for along in (c_after, h, y):
+                fetch(_at(along, k) + along.onwards)
         h_new = cell_output(load(_at(gates, k) + 3 * gate), load(_at(c_after, k)))
-        _store_units(h_new, _at(h, k), h_units - k * apart)
+        _store_units(h_new, _at(h, k), room - k * apart)
         _store_units(h_new, _at(y, k), y_units - k * apart)
 
 
@@ -309,18 +310,20 @@ class Groups(NamedTuple):
     wide: int  # groups of so many
     pairs: int
     ones: int
-    last_vectors: int  # in a row of the last panel, where that is narrower than the others; or 0
+    last_vectors: int  # in a row of the last panel, where that has fewer units than others; or 0
 
 
 @inlined
-def _groups_of_panels(cell, rows, panels, last_vectors):
+def _groups_of_panels(cell, rows, first_panel, last_panel, lanes):
     """Cut panels into groups."""
-    narrow = last_vectors < 4
-    whole = panels - (1 if narrow else 0)
+    whole = min(last_panel, whole_panels(cell, lanes)) - first_panel
+    last_vectors = 0
+    if whole < last_panel - first_panel:
+        last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
     widest = panels_at_once(rows, 4) if cell.widest == WIDE else 1
     wide = whole // widest
     rest = whole - wide * widest
-    return Groups(widest, wide, rest // 2, rest % 2, last_vectors if narrow else 0)
+    return Groups(widest, wide, rest // 2, rest % 2, last_vectors)
 
 
 @inlined
@@ -350,16 +353,19 @@ def _next_step(walk):
         h_before,
         h_after,
         walk.h_row,
-        walk.h_units,
         walk.h_step,
         walk.c_before + walk.c_step,
         walk.c_after + walk.c_step,
+        walk.c_row,
         walk.c_step,
+        walk.room,
         walk.y + walk.y_step,
         walk.y_row,
         walk.y_step,
-        walk.gates + walk.gates_step,
-        walk.gates_step,
+        walk.gates,
+        walk.term + walk.term_step,
+        walk.term_step,
+        walk.scratch,
     )
 
 
@@ -372,11 +378,15 @@ def _step_of_panels(call, cell, panels, panel, together, vectors, onwards, stret
     lanes = width(walk.gates)
     I, H = cell.inputs, cell.hidden
     projected = call.ahead > 0
-    gates_kept = call.training == 1 or projected
+    kept = call.training == 1 or projected
     panel_size = (1 + I + H) * 4 * lanes
-    gates_row = 4 * lanes
+    tile_row = 4 * lanes
     gate = gate_stride(cell, panel, lanes)
-    parts = parts_of_panel(cell, vectors)
+    kept_row = 4 * gate
+    # Rows of tiles reach beyond those of a last panel, where gates stand close together.
+    direct = kept and gate == lanes
+    first_four = gates_of_panel(cell, walk.gates, cell.gates_panel, panel, walk.term)
+    parts = parts_of_panel(cell, gate, lanes)
     unit = panel * lanes
     wide = together > 1
     inputs = Terms(0 if projected else I, I, 0, walk.x, 0, walk.x_row)
@@ -387,7 +397,7 @@ def _step_of_panels(call, cell, panels, panel, together, vectors, onwards, stret
     asking = asking_tiles(heights.count, cell.widest) if call.asked == 1 else 0
     start = panels + panel * panel_size
     skipped = 1 + I + H - terms
-    weights_row = 4 * gate
+    weights_row = min(vectors, WIDE) * lanes
     first_weights = start + skipped * weights_row
     apart = 0
     if parts > 1:
@@ -396,6 +406,7 @@ def _step_of_panels(call, cell, panels, panel, together, vectors, onwards, stret
         apart = narrow_rows(cell) * weights_row
     for number in range(stretches):
         stretch = stretch_of(terms, number, stretches)
+        begun = projected or number > 0
         weights = first_weights + stretch.before * weights_row
         following = weights + stretch.count * weights_row
         follows = True
@@ -406,12 +417,15 @@ def _step_of_panels(call, cell, panels, panel, together, vectors, onwards, stret
         for tile in range(heights.count):
             keep_loop()
             height = height_of(heights, tile)
-            place, gates_panel = walk.gates, height * gates_row
-            if gates_kept:
-                place = place + (panel * cell.gates_panel + row * gates_row)
-                gates_panel = cell.gates_panel
+            four = first_four + row * kept_row
+            place, next_panel = walk.scratch, height * tile_row
+            if direct:
+                place, next_panel = four, cell.gates_panel
+            elif kept:
+                if begun:
+                    copy_columns(height, kept_row, four, kept_row, place, tile_row)
             elif stretches > 1:
-                place = place + row * gates_row
+                place = place + row * tile_row
             for part in range(parts):
                 keep_loop()
                 aside = part * apart
@@ -419,33 +433,36 @@ def _step_of_panels(call, cell, panels, panel, together, vectors, onwards, stret
                     across,
                     height,
                     start + aside,
-                    projected or number > 0,
+                    begun,
                     rows_of(inputs, 0, row),
                     rows_of(hidden, 0, row),
                     stretch,
                     weights + aside,
                     panel_size,
                     Upcoming(following + aside, tile, asking if follows else 0),
-                    Place(place + part * weights_row, 0, gates_row, gates_panel),
+                    Place(place + part * weights_row, 0, tile_row, next_panel),
                 )
             if number == stretches - 1:
-                state = row * cell.state_row + unit
-                state_next = lanes if wide else cell.state_row
+                c = row * walk.c_row + unit
+                c_next = lanes if wide else walk.c_row
                 h_next = lanes if wide else walk.h_row
                 y_next = lanes if wide else walk.y_row
                 _activate(
                     together if wide else height,
                     lanes if wide else 0,
-                    Along(place, gates_panel if wide else gates_row, walk.gates_step),
+                    Along(place, next_panel if wide else tile_row, 0),
                     gate,
-                    Along(walk.c_before + state, state_next, walk.c_step),
-                    Along(walk.c_after + state, state_next, walk.c_step),
+                    Along(four, cell.gates_panel if wide else kept_row, walk.term_step * kept_row),
+                    Along(walk.c_before + c, c_next, walk.c_step),
+                    Along(walk.c_after + c, c_next, walk.c_step),
                     Along(walk.h_after + (row * walk.h_row + unit), h_next, walk.h_step),
-                    walk.h_units - unit,
+                    walk.room - unit,
                     Along(walk.y + (row * walk.y_row + unit), y_next, walk.y_step),
                     H - unit,
                     call.training == 1,
                 )
+            if kept and not direct:
+                copy_columns(height, kept_row, place, tile_row, four, kept_row)
             row += height
 
 
@@ -461,8 +478,7 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     tiles = tiles_over(rows, cell.widest)
     # A tile goes through all parts of a panel before the next one does.
     stretches = stretches_of(terms, WIDE, tiles, call.cached, lanes)
-    last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
-    groups = _groups_of_panels(cell, rows, last_panel - first_panel, last_vectors)
+    groups = _groups_of_panels(cell, rows, first_panel, last_panel, lanes)
     count = groups.wide + groups.pairs + groups.ones + (1 if groups.last_vectors > 0 else 0)
     to_and_fro = terms * cell.gate_columns <= call.cached_in_part
     for step in range(past, past + steps):
@@ -502,31 +518,18 @@ def prepare_inputs(call, cell, panels, first_panel, last_panel, rows, steps, wal
 
 @spliced
 def _project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, walk, where):
-    """The same, where the inputs stand in a sequence.
-
-    The many tiles of several steps ask for weights from anywhere beyond L2 (a row of 512 inputs and
-    256 units in three layers, both ways: 139 GFLOP/s, and 144 asked for).
-    """
-    across = 4 * width(panels)
-    panel_rows = 1 + cell.inputs + cell.hidden
-    first_column = first_panel * across
-    gates = walk.gates + first_panel * cell.gates_panel
-    asked = cell.inputs * cell.gate_columns > call.cached
-    product(
+    """The same, where the inputs stand in a sequence."""
+    project(
+        call,
+        cell,
+        panels,
+        first_panel,
+        last_panel,
         rows,
         steps,
         Terms(cell.inputs, cell.inputs, 0, walk.x, walk.x_row, walk.x_step),
-        no_terms(walk.x),
-        panels + first_column * panel_rows,
-        panel_rows,
-        0,
-        min(cell.gate_columns, last_panel * across) - first_column,
-        WIDE,
-        False,
-        call.cached,
-        asked,
         where.scratch,
-        Place(gates, across, walk.gates_step, cell.gates_panel),
+        GateRows(walk.gates, cell.gates_panel, walk.term, 1, walk.term_step),
     )
 
 
@@ -545,7 +548,7 @@ def begin_states(call, cell, index, h0, c0, first, rows, walk, workspace):
         load_state(h0, index, call, cell, first, rows, h)
         load_state(c0, index, call, cell, first, rows, c)
     copy_columns(rows, cell.hidden, h, state_row, walk.h_before, walk.h_row)
-    copy_columns(rows, state_row, c, state_row, walk.c_before, state_row)
+    copy_columns(rows, cell.hidden, c, state_row, walk.c_before, walk.c_row)
 
 
 @device
@@ -556,13 +559,13 @@ def end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace):
     state_row = cell.state_row
     if call.training == 0 or at_end(call, cell):
         save_state(walk.h_before, walk.h_row, index, call, cell, first, rows, h_n)
-        save_state(walk.c_before, state_row, index, call, cell, first, rows, c_n)
+        save_state(walk.c_before, walk.c_row, index, call, cell, first, rows, c_n)
     else:
         slot = call.batch * state_row
         following = call.segment + 1 - 2 * cell.reverse
         h = address(workspace, cell.marks + following * 2 * slot + first * state_row)
         copy_columns(rows, cell.hidden, walk.h_before, walk.h_row, h, state_row)
-        copy_columns(rows, state_row, walk.c_before, state_row, h + slot, state_row)
+        copy_columns(rows, cell.hidden, walk.c_before, walk.c_row, h + slot, state_row)
 
 
 @device

@@ -487,7 +487,17 @@ def columns_asked(features):
 
 @device
 def outer_products(
-    features, terms, vectors, values, values_row, weights, following, results, added, out
+    features,
+    terms,
+    vectors,
+    values,
+    values_row,
+    weights,
+    weights_row,
+    following,
+    results,
+    added,
+    out,
 ):
     """Sum a block of outer products: ``out[f] = sum over terms k of values[k, f] * weights[k]``.
 
@@ -500,8 +510,8 @@ def outer_products(
         Vectors in a row that are of interest: 4, or fewer.
     values, values_row : Pointer, int
         (terms, features), the rows so many numbers apart; read.
-    weights : Pointer
-        (terms, 4 vectors), read.
+    weights, weights_row : Pointer, int
+        (terms, `vectors`), the rows so many numbers apart; read, and what stands behind the last.
     following : Pointer
         As many, which come next and are fetched meanwhile; or the same.
     results : Results
@@ -523,7 +533,18 @@ def outer_products(
         # So many tiles have asked for all there is.
         if results.asked >= 0 and tile >= WIDE:
             asked, step = _column_of_tile(results, results.asked + tile - WIDE)
-        task = (terms, values + feature, values_row, weights, row, asked, step, added, out)
+        task = (
+            terms,
+            values + feature,
+            values_row,
+            weights,
+            weights_row,
+            asked,
+            step,
+            added,
+            out,
+            row,
+        )
         if vectors > 2:
             tile_outer_sum(4, rows, task)
         else:

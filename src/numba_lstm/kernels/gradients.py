@@ -16,8 +16,8 @@ from ..simd.vector import width
 from .forward import (
     at_begin,
     at_end,
-    kept_gates,
     kept_hidden,
+    kept_term,
     outputs_row,
     source_of_layer,
 )
@@ -37,7 +37,7 @@ from .gradient_tasks import (
     task_of_number,
     tasks_of_gradients,
 )
-from .panels import gate_stride, panels_of, vectors_of_panel
+from .panels import gate_stride, gates_of_panel, panels_of, vectors_of_panel
 from .token_sums import sum_by_tokens
 from .transposition import transpose
 from .vocabulary import is_looked_up
@@ -105,8 +105,9 @@ def _give_sums(cell, panel, first, last, sums, results, gradients, added):
 class Block(NamedTuple):
     """A block of the terms of sums of outer products."""
 
+    term: int  # the first
     terms: int
-    dgates: Pointer  # of the first term
+    dgates: Pointer  # of all terms
     next_panel: int  # from those of one panel to those of the next
     first: bool  # whether it is the first to be added up
     last: bool  # and whether the last
@@ -137,8 +138,10 @@ def outer_sums_of_block(
     first_panel, last_panel, first, last = task
     lanes = width(features)
     for panel in range(first_panel, last_panel):
-        weights = block.dgates + panel * block.next_panel
-        following = weights + block.next_panel if panel + 1 < last_panel else weights
+        weights = gates_of_panel(cell, block.dgates, block.next_panel, panel, block.term)
+        following = weights
+        if panel + 1 < last_panel:
+            following = gates_of_panel(cell, block.dgates, block.next_panel, panel + 1, block.term)
         sums = first_sums + (panel - first_panel) * sums_panel
         asked = (panel - first_panel) * columns_asked(last - first) if block.last else -1
         results = _results_of(cell, inputs, panel * lanes, first, last, gradients, asked)
@@ -149,6 +152,7 @@ def outer_sums_of_block(
             features,
             last - first,
             weights,
+            4 * gate_stride(cell, panel, lanes),
             following,
             results,
             not block.first,
@@ -178,10 +182,10 @@ def _gradient_task(call, cells, index, task, x, gradients, workspace, sums, sums
     I, H = _inputs_among_features(cell), cell.hidden
     layer = index // D
     direction = index - layer * D
-    row_size = 4 * width(scratch)
     source = source_of_layer(call, cells, layer, x, workspace)
     h_row = outputs_row(call, cell)
     onwards = 1 - 2 * cell.reverse
+    lanes = width(scratch)
     block_rows, block_steps = block_of_terms(B)
     blocks = (call.stop - call.start + block_steps - 1) // block_steps
     for later in range(blocks):
@@ -191,8 +195,9 @@ def _gradient_task(call, cells, index, task, x, gradients, workspace, sums, sums
         for row in range(0, B, block_rows):
             rows = min(block_rows, B - row)
             block = Block(
+                kept_term(call, step) + row,
                 steps * rows,
-                kept_gates(call, cell, workspace, step) + row * row_size,
+                address(workspace, cell.gates),
                 cell.gates_panel,
                 at_end(call, cell) and later == 0 and row == 0,
                 at_begin(call, cell) and later == blocks - 1 and row + rows == B,
@@ -220,7 +225,8 @@ def _gradient_task(call, cells, index, task, x, gradients, workspace, sums, sums
                         call,
                         step * B + row,
                         block.terms,
-                        block.dgates + panel * block.next_panel,
+                        gates_of_panel(cell, block.dgates, block.next_panel, panel, block.term),
+                        gate_stride(cell, panel, lanes),
                         not block.first,
                         address(workspace, cell.token_sums) + panel * call.vocabulary_panel,
                     )

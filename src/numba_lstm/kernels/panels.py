@@ -3,10 +3,11 @@
 A product's panels hold columns of a matrix, four vectors at a time (`gemm.product`). A cell's are
 such for the matrix whose columns are, for W hidden units at a time, the four gates: row 0 the bias,
 then a row for every input, then one for every hidden unit. For tall tiles panels hold two vectors
-at a time: those of W units are in two parts then, of two gates each, but for a last one that is no
-wider than that. (A tile across half of a row would have its weights in pieces: 8 rows from L3, on
-Zen 5, went at 230 GFLOP/s in pieces of 128 bytes, and go at 255 where they stand side by side.)
-Inputs that are projected ahead make full tiles whatever the batch: their rows stay wide.
+at a time: those of W units are in two parts then, of two gates each. (A tile across half of a row
+would have its weights in pieces: 8 rows from L3, on Zen 5, went at 230 GFLOP/s in pieces of 128
+bytes, and go at 255 where they stand side by side.) Inputs that are projected ahead make full tiles
+whatever the batch: their rows stay wide. A last panel of fewer units has their gates side by side,
+in as many vectors as that takes.
 """
 
 from __future__ import annotations
@@ -25,15 +26,21 @@ def panels_of(cell, lanes):
 
 
 @inlined
+def whole_panels(cell, lanes):
+    """Panels of a cell that have room for W units."""
+    return cell.gate_columns // (4 * lanes)
+
+
+@inlined
 def vectors_of_panel(cell, panel, lanes):
-    """Vectors in a row of a cell's panel: 4, of the last one 2 or 1 where these hold its units."""
+    """Vectors in a row of a cell's panel: 4, of the last one as many as hold the gates left."""
     return panel_vectors(cell.gate_columns - panel * 4 * lanes, lanes, WIDE)
 
 
 @inlined
-def parts_of_panel(cell, vectors):
-    """Parts that a cell's panel of so many vectors has: 2 where half of the gates are one, or 1."""
-    return 2 if cell.widest == NARROW and vectors == WIDE else 1
+def parts_of_panel(cell, units, lanes):
+    """Parts that a cell's panel of so many units has: 2 where half of the gates are one, or 1."""
+    return 2 if cell.widest == NARROW and units == lanes else 1
 
 
 @inlined
@@ -44,17 +51,30 @@ def narrow_rows(cell):
 
 @inlined
 def gate_stride(cell, panel, lanes):
-    """Numbers from one gate to the next in a row of a cell's panel, or of gates."""
-    return vectors_of_panel(cell, panel, lanes) * lanes // 4
+    """Numbers from one gate to the next in a row of a cell's panel, or of gates.
+
+    That is W, or the units that are left for the last panel.
+    """
+    return min(lanes, cell.gate_columns // 4 - panel * lanes)
+
+
+@inlined
+def gates_of_panel(cell, start, next_panel, panel, term):
+    """Where the four gates of a term (t, row) stand in a panel, of those that `start` begins with.
+
+    A term has 4 W numbers in a panel; in the last one four times the units that are left.
+    """
+    return start + (panel * next_panel + term * 4 * gate_stride(cell, panel, width(start)))
 
 
 @inlined
 def row_of_panel(cell, panel, row, gate, lanes):
     """Where a gate's units stand in a row of a cell's panel, and how far on the next row is."""
     units = gate_stride(cell, panel, lanes)
-    parts = parts_of_panel(cell, vectors_of_panel(cell, panel, lanes))
+    vectors = vectors_of_panel(cell, panel, lanes)
+    parts = parts_of_panel(cell, units, lanes)
     if parts == 1 or row < cell.wide_rows:
-        return row * 4 * units + gate * units, 4 * units
+        return row * vectors * lanes + gate * units, vectors * lanes
     part = gate // 2
     rows = part * narrow_rows(cell) + row - cell.wide_rows
     return cell.wide_rows * 4 * units + rows * 2 * units + (gate - 2 * part) * units, 2 * units
@@ -95,7 +115,10 @@ def pack_cells(cells, parameters, packed, worker, workers):
             first_unit = number * lanes
             units = gate_stride(cell, number, lanes)
             held = min(units, H - first_unit)
+            vectors = vectors_of_panel(cell, number, lanes)
             for gate in range(4):
+                if gate == 3:
+                    units += vectors * lanes - 4 * units
                 row = gate * H + first_unit
                 bias, biases = (cell.bias, held) if cell.bias >= 0 else (0, 0)
                 place, row_size = row_of_panel(cell, number, 0, gate, lanes)

@@ -74,15 +74,16 @@ CELL = np.dtype(
             "inputs",  # I, or D H of the layer below
             "hidden",  # H
             "reverse",  # 1 if it runs from the last step to the first
-            "gate_columns",  # 4H, the last panel padded to 4, 2 or 1 vectors
+            "gate_columns",  # 4H, or more if there is room for W units in the last panel
             "widest",  # vectors in a row of what is packed: 4, or 2 for tall tiles
             # rows of a panel that have four all the same, ahead of the others: 1 + I of inputs that
             # are projected ahead, or none; or all
             "wide_rows",
-            "state_row",  # stride of c, dh and dc over the rows of the batch: H padded
+            "state_row",  # stride of h, dh and dc over the rows of the batch: H padded
+            "c_row",  # of c: H in training, where all steps are kept, else the same
             # in what is packed for the forward pass
             # (H / W, 1 + I + H, 4, W): bias, weight_ih, weight_hh; those rows that are not wide are
-            # (2, rows, 2, W). The last one is narrower where units are few, and has no parts
+            # (2, rows, 2, W). The last one has the units that are left for W, and no parts then
             "panels",
             # in what is packed for the backward pass
             "recurrent_panels",  # weight_hh as the matrix that takes dgates to dh
@@ -94,17 +95,22 @@ CELL = np.dtype(
             # in the workspace; where workers infer rows of their own, h, c and gates of the first
             # one, which are the same for all cells
             "h",  # (2, room_rows, state_row), the newest two; inference only
-            "c",  # (c_slots, room_rows, state_row)
-            "gates",  # (H / W, gate_steps, room_rows, 4, W); dgates after backward
+            "c",  # (c_slots, room_rows, c_row)
+            # (H / W, gate_steps, room_rows, 4, W), the last one with the units that are left for W;
+            # dgates after backward
+            "gates",
             "gates_panel",  # stride of the gates over H / W
             # (steps, B, D H), shared by the directions; for training also the step before, and the
             # one behind where there are two
             "outputs",
             "source",  # the same of the layer below, with dropout
             # where tokens stand for the inputs of a cell; else -1
-            "projected",  # (H / W, vocabulary, 4, W): bias and inputs' part of the pre-activations
+            # (H / W, vocabulary, 4, W) like gates: bias and inputs' part of the pre-activations
+            "projected",
             "token_sums",  # sums of dgates, in the same room unless checkpoints need both
-            "doutputs",  # gradients of the outputs; unused in the last layer
+            # gradients of the outputs, of one direction for the steps gone through at once; unused
+            # in the last layer
+            "doutputs",
             # (segments, 2, B, state_row): h and c before each; training only. A single one has the
             # room of dh and dc
             "marks",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..jit import device, kernel
+from ..jit import device, inlined, kernel
 from ..simd.pointer import integers_at
-from ..simd.vector import broadcast, load, store, width
+from ..simd.vector import broadcast, load_first, store, store_first, width
 from .gradient_tasks import block_of_terms
 from .tables import BLOCK_TERMS
 
@@ -57,16 +57,25 @@ def group_tokens(tokens, batch, vocabulary, order):
                         term = following[term]
 
 
+@inlined
+def _add_first(place, count, vector):
+    """Add the first lanes of a vector to what stands somewhere."""
+    store_first(load_first(place, count) + vector, place, count)
+
+
 @device
-def sum_by_tokens(call, begin, terms, dgates, added, sums):
-    """Add the dgates of a block of terms, in one panel, to the sums of their tokens.
+def sum_by_tokens(call, begin, terms, dgates, units, added, sums):
+    """Add the dgates of a block of terms, in a panel of so many units, to the sums of their tokens.
 
     The terms of a token are added up first, from the first of them. All sums are set to zero before
     unless something is to be added to.
     """
     tokens, order = integers_at(call.tokens), integers_at(call.order)
     lanes = width(sums)
-    row_size = 4 * lanes
+    row_size = 4 * units
+    # Lanes of interest in four vectors.
+    n0, n1 = min(lanes, row_size), max(0, min(lanes, row_size - lanes))
+    n2, n3 = max(0, min(lanes, row_size - 2 * lanes)), max(0, row_size - 3 * lanes)
     if not added:
         for k in range(0, call.vocabulary * row_size, lanes):
             store(broadcast(sums, 0.0), sums + k)
@@ -75,16 +84,17 @@ def sum_by_tokens(call, begin, terms, dgates, added, sums):
         leader = order[k]
         token = tokens[begin + leader]
         four = dgates + leader * row_size
-        v0, v1 = load(four), load(four + lanes)
-        v2, v3 = load(four + 2 * lanes), load(four + 3 * lanes)
+        v0, v1 = load_first(four, n0), load_first(four + lanes, n1)
+        v2, v3 = load_first(four + 2 * lanes, n2), load_first(four + 3 * lanes, n3)
         k += 1
         while k < begin + terms and tokens[begin + order[k]] == token:
             four = dgates + order[k] * row_size
-            v0, v1 = v0 + load(four), v1 + load(four + lanes)
-            v2, v3 = v2 + load(four + 2 * lanes), v3 + load(four + 3 * lanes)
+            v0, v1 = v0 + load_first(four, n0), v1 + load_first(four + lanes, n1)
+            v2 = v2 + load_first(four + 2 * lanes, n2)
+            v3 = v3 + load_first(four + 3 * lanes, n3)
             k += 1
         target = sums + token * row_size
-        store(load(target) + v0, target)
-        store(load(target + lanes) + v1, target + lanes)
-        store(load(target + 2 * lanes) + v2, target + 2 * lanes)
-        store(load(target + 3 * lanes) + v3, target + 3 * lanes)
+        _add_first(target, n0, v0)
+        _add_first(target + lanes, n1, v1)
+        _add_first(target + 2 * lanes, n2, v2)
+        _add_first(target + 3 * lanes, n3, v3)

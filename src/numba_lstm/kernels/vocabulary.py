@@ -10,8 +10,9 @@ from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address, integers_at
 from ..simd.vector import load, store, width
-from .gemm import WIDE, Place, Terms, no_terms, product
-from .panels import vectors_of_panel
+from .gemm import Terms, copy_columns
+from .panels import gate_stride, gates_of_panel, panels_of
+from .projection import GateRows, project
 from .workers import first_of_share
 
 
@@ -37,27 +38,22 @@ def lstm_vocabulary(calls, cells, packed, x, workspace, worker, workers):
     first = first_of_share(call.vocabulary, worker, workers)
     rows = first_of_share(call.vocabulary, worker + 1, workers) - first
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
-    across = 4 * width(scratch)
     for direction in range(call.directions if rows > 0 else 0):
         cell = cells[direction]
         I = cell.inputs
         values = address(x, first * I)
-        projected = address(workspace, cell.projected + first * across)
-        product(
+        projected = address(workspace, cell.projected)
+        project(
+            call,
+            cell,
+            address(packed, cell.panels),
+            0,
+            panels_of(cell, width(scratch)),
             1,
             rows,
             Terms(I, I, 0, values, 0, I),
-            no_terms(values),
-            address(packed, cell.panels),
-            1 + I + cell.hidden,
-            0,
-            cell.gate_columns,
-            WIDE,
-            False,
-            call.cached,
-            I * cell.gate_columns > call.cached,
             scratch,
-            Place(projected, 0, across, call.vocabulary_panel),
+            GateRows(projected, call.vocabulary_panel, first, 0, 1),
         )
     restore_mode(mode)
 
@@ -78,12 +74,16 @@ def look_up_inputs(call, cell, projected, first_panel, last_panel, rows, steps, 
     next_term = (1 - 2 * cell.reverse) * call.batch
     lanes = width(walk.gates)
     for panel in range(first_panel, last_panel):
-        vectors = vectors_of_panel(cell, panel, lanes)
+        four = 4 * gate_stride(cell, panel, lanes)
         table = projected + panel * call.vocabulary_panel
         for step in range(steps):
-            gates = walk.gates + (panel * cell.gates_panel + step * walk.gates_step)
+            step_term = walk.term + step * walk.term_step
+            gates = gates_of_panel(cell, walk.gates, cell.gates_panel, panel, step_term)
             for row in range(rows):
-                source = table + tokens[term + step * next_term + row] * 4 * lanes
-                target = gates + row * 4 * lanes
-                for number in range(vectors):
-                    store(load(source + number * lanes), target + number * lanes)
+                source = table + tokens[term + step * next_term + row] * four
+                target = gates + row * four
+                if four < 4 * lanes:
+                    copy_columns(1, four, source, four, target, four)
+                else:
+                    for number in range(4):
+                        store(load(source + number * lanes), target + number * lanes)

@@ -7,7 +7,7 @@ from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import width
 from .backward import dgates_terms, product_of_dgates
-from .gemm import Place, no_terms
+from .gemm import Place
 from .gradient_tasks import Task, room_of_task, task_of_number, tasks_of_gradients
 from .gradients import Block, copy_features, outer_sums_of_block
 from .panels import panels_of
@@ -31,8 +31,9 @@ def _weights_task(call, cell, task, x, gradients, workspace, scratch):
             I,
             task,
             Block(
+                token,
                 rows,
-                address(workspace, cell.token_sums + token * row_size),
+                address(workspace, cell.token_sums),
                 call.vocabulary_panel,
                 token == 0,
                 token + rows == V,
@@ -76,25 +77,12 @@ def lstm_vocabulary_back(calls, cells, packed, x, dx, gradients, workspace, work
     first = first_of_share(V, worker, workers)
     rows = first_of_share(V, worker + 1, workers) - first
     if rows > 0 and dx.size > 0:
-        row_size = 4 * lanes
-        panel = call.vocabulary_panel
-        one = address(workspace, cells[0].token_sums + first * row_size)
-        other = address(workspace, cells[D - 1].token_sums + first * row_size)
-        second = no_terms(other)
-        if D == 2:
-            second = dgates_terms(cells[1], other, panel, 0, row_size)
-        product_of_dgates(
-            call,
-            cells[0],
-            packed,
-            0,
-            1,
-            rows,
-            dgates_terms(cells[0], one, panel, 0, row_size),
-            second,
-            scratch,
-            Place(address(dx, first * I), 0, I, row_size),
-        )
+        out = Place(address(dx, first * I), 0, I, 4 * lanes)
+        for direction in range(D):
+            cell = cells[direction]
+            sums = address(workspace, cell.token_sums)
+            terms = dgates_terms(cell, sums, call.vocabulary_panel, first, 0, 1)
+            product_of_dgates(call, cell, packed, direction, 1, rows, terms, scratch, out)
     before = 0
     for direction in range(D):
         cell = cells[direction]

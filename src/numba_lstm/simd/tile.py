@@ -389,16 +389,16 @@ def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> A
     Lines are fetched, and there is code for every height, as in `tile_sum`.
 
     `vectors` is a literal, of one panel. `task` is ``(count, values, values_row, weights,
-    weights_row, asked, step, added, out)``; the rows of `out` are `weights_row` numbers apart.
+    weights_row, asked, step, added, out, out_row)``.
     """
-    *_, out = task
+    *_, out, _ = task
     if not (isinstance(vectors, types.IntegerLiteral) and isinstance(out, Pointer)):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, height, task_value = arguments
         parts = _fields(builder, task_value, len(task))
-        count, values, values_row, weights, weights_row, asked, step, added, target = parts
+        count, values, values_row, weights, weights_row, asked, step, added, target, row = parts
         none, one = ir.Constant(ir.IntType(64), 0), ir.Constant(ir.IntType(64), 1)
 
         def sum_products(tile: Tile) -> None:
@@ -410,9 +410,9 @@ def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> A
             total = builder.load(slots.tile)
             with builder.if_else(builder.trunc(added, ir.IntType(1))) as (then, otherwise):
                 with then:
-                    _emit_tile_accumulate(builder, tile, total, target, weights_row, none)
+                    _emit_tile_accumulate(builder, tile, total, target, row, none)
                 with otherwise:
-                    _emit_tile_store(builder, tile, total, target, weights_row, none)
+                    _emit_tile_store(builder, tile, total, target, row, none)
 
         width = vectors.literal_value
         _emit_heights(builder, out.dtype, width, _heights(width), height, sum_products)
