@@ -191,3 +191,14 @@ def test_weights_beyond_half_of_level3_are_distant(monkeypatch):
         monkeypatch.setattr(cpu, "cache_sizes", lambda size=level3: (1 << 15, 1 << 20, size))
         with laid_out_with(cached_numbers=lambda itemsize: 1000):
             assert bool(lstm.plan(50, 20).steps_ahead) is ahead
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_directions_that_l3_does_not_hold_together_take_turns(two_threads, training, monkeypatch):
+    lstm = nl.LSTM(64, 256, bidirectional=True)
+    assert lstm.plan(20, 5, training=training).split == "directions"
+    monkeypatch.setattr(cpu, "cache_sizes", lambda: (32 << 10, 64 << 10, 2 << 20))
+    layout.cache_clear()
+    assert lstm.plan(20, 5, training=training).split == "units"
+    assert lstm.plan(20, 100, training=training).split == "rows"
+    layout.cache_clear()

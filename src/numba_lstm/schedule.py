@@ -86,6 +86,8 @@ class Split:
         inputs of a layer, or its recurrence; else 0.
     copies : int
         Of the packed weights: one, or one for each worker.
+    abreast : int
+        Directions that are gone through at once, where workers share out units.
     """
 
     workers: int
@@ -93,6 +95,7 @@ class Split:
     reason: str
     wave: int = 0
     copies: int = 1
+    abreast: int = 1
 
 
 def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int) -> Split:
@@ -234,8 +237,20 @@ def _panels(config: LSTMConfig) -> int:
 
 
 def _bytes_of_step(config: LSTMConfig, terms: int) -> int:
-    """Bytes of the weights for so many terms of the pre-activations of a layer."""
-    return 4 * config.hidden_size * terms * config.directions * config.numpy_dtype.itemsize
+    """Bytes of the weights for so many terms of the pre-activations of a direction of a layer."""
+    return 4 * config.hidden_size * terms * config.numpy_dtype.itemsize
+
+
+def _directions_abreast(config: LSTMConfig) -> int:
+    """Directions of a layer that workers go through at once: one, where L3 does not hold two.
+
+    (Two workers on Zen 5 that share an L3 of 32 MiB, GFLOP/s at once and one after the other: T20
+    I256 H700, 21 MB, B5 432 and 412, B96 457 and 470; H850, 30 MB, B5 416 and 419, B20 437 and 454;
+    H1024, 42 MB, B1 100 and 130, B5 219 and 416, B20 399 and 461, B32 430 and 465. Where each has
+    an L3 H1024 B5 408 and 390, B20 443 and 453.)
+    """
+    _, _, level3 = cpu.cache_sizes()
+    return config.directions if _bytes(config) * config.directions <= level3 else 1
 
 
 def _gain_of_units(config: LSTMConfig, terms: int, workers: int) -> float:
@@ -248,9 +263,9 @@ def _split_of_units(
     config: LSTMConfig, T: int, B: int, most: int, cached: int, *, training: bool
 ) -> Split | None:
     """Share out directions or units, if the weights are what so many workers at most wait for."""
-    H, D = config.hidden_size, config.directions
-    directions = Split(2, 1, _A_DIRECTION_EACH)
-    if B > 0 and D == 2 and most == 2:
+    abreast = _directions_abreast(config)
+    directions = Split(2, 1, _A_DIRECTION_EACH, abreast=2)
+    if B > 0 and abreast == 2 and most == 2:
         # Half of the rows each make lower tiles, and weights that both cores read come more slowly:
         # 207 and 286 GFLOP/s at B6 H128, 256 and 291 at B32 H128 in two layers, 330 at B96 H384.
         return directions
@@ -258,19 +273,21 @@ def _split_of_units(
         return None
     if B > FEW_ROWS and (_held(config, cached) or _near(config, -(-B // most))):
         return None
-    terms = H if projects_ahead(config, T, B, training, cached) else config.most_terms
-    read = _bytes_of_step(config, terms)
+    ahead = projects_ahead(config, T, B, training, cached)
+    read = abreast * _bytes_of_step(config, config.hidden_size if ahead else config.most_terms)
     panels = _panels(config)
     # As many in each direction: one more would leave a share to be taken after the others.
-    workers = min(most, panels * D, read // _BYTES_PER_WORKER_AND_STEP) // D * D
-    if D == 2 and workers <= 2:
+    workers = min(most, panels * abreast, read // _BYTES_PER_WORKER_AND_STEP) // abreast * abreast
+    if abreast == 2 and workers <= 2:
         return directions
     if workers <= 1:
         return None
     reason = f"few rows read {read >> 10} KiB of weights a step: shared by units"
+    if abreast < config.directions:
+        reason += ", one direction after the other"
     # One task each: with more and smaller ones, four panels of units or fewer, whose number may be
     # odd, two workers were slower by 1 to 40 % (B1 H320 160 and 215 GFLOP/s, B1 H512 158 and 194).
-    return Split(workers, workers // D, reason)
+    return Split(workers, workers // abreast, reason, abreast=abreast)
 
 
 def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int) -> Split:
@@ -294,9 +311,9 @@ def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int
     if units is not None:
         # The recurrent product gives the gradients of four panels of units at once.
         tasks = min(units.tasks, -(-_panels(config) // 4))
-        if tasks * config.directions > 1:
+        if tasks * units.abreast > 1:
             reason = units.reason if tasks == units.tasks else _A_DIRECTION_EACH
-            return Split(threads, tasks, reason)
+            return Split(threads, tasks, reason, abreast=units.abreast)
     return Split(threads, 0, _ROWS_APART.format(-(-B // threads)))
 
 
@@ -319,8 +336,9 @@ def piece_split(split: Split, directions: int, threads: int, B: int, operations:
     -------
     Split
     """
-    by_units = min(threads, split.tasks * directions, operations // _OPERATIONS_PER_WORKER)
-    by_units = by_units // directions * directions
+    abreast = min(directions, split.abreast)
+    by_units = min(threads, split.tasks * abreast, operations // _OPERATIONS_PER_WORKER)
+    by_units = by_units // abreast * abreast
     if by_units > 1:
         return Split(by_units, split.tasks, split.reason)
     workers = row_workers(threads, B, operations)

@@ -429,7 +429,7 @@ def layout(
     sizes["scratch"], sizes["scratch_apart"] = places.take_apart(workers, max(sums, block))
     flags = slice(0, 0)
     if split.tasks:
-        sizes["tasks"] = split.tasks
+        sizes["tasks"], sizes["abreast"] = split.tasks, split.abreast
         lines = L * (split.tasks + 1) if split.wave else D * split.tasks + 1
         first = places.take(lines, FLOATS_OF_LINE)
         sizes["flags"] = first

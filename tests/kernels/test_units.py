@@ -19,14 +19,15 @@ def small_work_is_shared(monkeypatch):
 
 
 SIZES = pytest.mark.parametrize(
-    ("T", "B", "I", "H", "L", "bidirectional"),
+    ("T", "B", "I", "H", "L", "directions", "abreast"),
     [
-        (70, 1, 3, 130, 1, False),
-        (30, 2, 9, 50, 2, True),
-        (3, 5, 4, 33, 3, False),
-        (0, 1, 2, 40, 1, True),
-        (40, 7, 11, 150, 2, False),
-        (20, 16, 5, 150, 2, True),
+        (70, 1, 3, 130, 1, 1, 1),
+        (30, 2, 9, 50, 2, 2, 2),
+        (3, 5, 4, 33, 3, 1, 1),
+        (0, 1, 2, 40, 1, 2, 2),
+        (40, 7, 11, 150, 2, 1, 1),
+        (20, 16, 5, 150, 2, 2, 2),
+        (20, 5, 5, 130, 2, 2, 1),
     ],
 )
 
@@ -41,17 +42,18 @@ def distant_weights(monkeypatch):
 @pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.usefixtures("distant_weights")
-def test_same_bits(monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of_workers):
+def test_same_bits(monkeypatch, T, B, I, H, L, directions, abreast, dtype, schedule_of_workers):
     random = np.random.default_rng(0)
-    lstm = nl.LSTM(I, H, L, bidirectional=bidirectional, dtype=dtype, seed=0)
+    lstm = nl.LSTM(I, H, L, bidirectional=directions == 2, dtype=dtype, seed=0)
     x = random.standard_normal((T, B, I))
     hx = tuple(random.standard_normal((2, lstm.config.cells, B, H)))
     alone = lstm(x, hx, threads=1)
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
     monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
     monkeypatch.setattr(schedule, "_LEAST_GAIN_OF_STAGES", 100)
+    monkeypatch.setattr(schedule, "_directions_abreast", lambda config: abreast)
     plan = layout(lstm.config, T, B, False, 5)
-    assert plan.split.tasks > 0 or T == 0
+    assert (plan.split.tasks > 0 and plan.split.abreast == abreast) or T == 0
     shared = lstm(x, hx, threads=5)
     np.testing.assert_array_equal(shared[0], alone[0])
     for part, expected in zip(shared[1], alone[1], strict=True):
@@ -73,16 +75,27 @@ def trained(lstm, x, hx, dy, dhx, threads_back, **options):
 )
 @pytest.mark.usefixtures("distant_weights")
 def test_same_bits_in_training(
-    monkeypatch, T, B, I, H, L, bidirectional, dtype, schedule_of_workers, checkpoint, threads
+    monkeypatch,
+    T,
+    B,
+    I,
+    H,
+    L,
+    directions,
+    abreast,
+    dtype,
+    schedule_of_workers,
+    checkpoint,
+    threads,
 ):
     random = np.random.default_rng(0)
     lstm = nl.LSTM(
-        *(I, H, L), bidirectional=bidirectional, dropout=0.5 * (L > 1), dtype=dtype, seed=0
+        *(I, H, L), bidirectional=directions == 2, dropout=0.5 * (L > 1), dtype=dtype, seed=0
     )
     state_shape = (2, lstm.config.cells, B, H)
     x, dy = (
         random.standard_normal((T, B, I)),
-        random.standard_normal((T, B, (1 + bidirectional) * H)),
+        random.standard_normal((T, B, directions * H)),
     )
     hx, dhx = (tuple(random.standard_normal(state_shape)) for _ in range(2))
     masks = lstm.dropout_state
@@ -95,6 +108,7 @@ def test_same_bits_in_training(
 
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
     monkeypatch.setattr("numba_lstm.threads.share_out", share_out)
+    monkeypatch.setattr(schedule, "_directions_abreast", lambda config: abreast)
     lstm.dropout_state = masks
     forward, back = threads
     shared = trained(lstm, x, hx, dy, dhx, back, checkpoint=checkpoint, threads=forward)

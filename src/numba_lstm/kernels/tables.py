@@ -57,6 +57,7 @@ CALL = np.dtype(
             # into which the units of a direction are cut where workers share them out, or stages:
             # then for projecting the inputs; else 0
             "tasks",
+            "abreast",  # directions that they go through at once then
             "wave",  # steps of a stage taken at once where workers share out stages; else 0
             "flags",  # place of what they tell one another: a line for each task and one, or stage
             # dropout

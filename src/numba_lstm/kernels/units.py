@@ -26,12 +26,21 @@ from .forward import (
 )
 from .panels import panels_of
 from .tables import FLOATS_OF_LINE
-from .workers import cell_of_task, first_of_share, tasks_of_stage, wait_for
+from .workers import (
+    cell_of_task,
+    directions_abreast,
+    first_of_share,
+    tasks_of_stage,
+    wait_for,
+)
 
 
 @device
-def _stage(own, layer, stage, kind, past, some):
-    """Take part in one stage: 0 projects a chunk of inputs, 1 takes some steps, 2 ends a layer."""
+def _stage(own, layer, direction, stage, kind, past, some):
+    """Take part in a stage of a direction, or of both from it on.
+
+    0 projects a chunk of inputs, 1 takes some steps, 2 ends them.
+    """
     call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers = own
     B = call.batch
     panels = panels_of(cells[0], width(scratch))
@@ -44,7 +53,7 @@ def _stage(own, layer, stage, kind, past, some):
         task = (first + k) % tasks
         if not claim(flags + task * FLOATS_OF_LINE, stage):
             continue
-        index, part = cell_of_task(call, layer, task)
+        index, part = cell_of_task(call, layer, direction, task)
         cell = cells[index]
         panel = first_of_share(panels, part, call.tasks)
         last = first_of_share(panels, part + 1, call.tasks)
@@ -61,10 +70,11 @@ def _stage(own, layer, stage, kind, past, some):
         else:
             if part == 0:
                 end_states(call, cell, index, h_n, c_n, 0, B, walk, workspace)
-            row = first_of_share(B, task, tasks)
-            drop_outputs(
-                call, cells, layer, row, first_of_share(B, task + 1, tasks) - row, workspace
-            )
+            if direction + directions_abreast(call) == call.last_direction:
+                row = first_of_share(B, task, tasks)
+                drop_outputs(
+                    call, cells, layer, row, first_of_share(B, task + 1, tasks) - row, workspace
+                )
         announce(done)
     wait_for(done, (stage + 1) * tasks)
 
@@ -102,14 +112,15 @@ def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, 
     together = chunk if call.tasks == 1 else 1
     stage = 0
     for layer in range(call.first_layer, call.last_layer):
-        # The first chunk puts the states in their places as well.
-        for past in range(0, max(1, steps), chunk):
-            end = min(steps, past + chunk)
-            _stage(own, layer, stage, 0, past, end - past)
-            stage += 1
-            for step in range(past, end, together):
-                _stage(own, layer, stage, 1, step, min(together, end - step))
+        for direction in range(call.first_direction, call.last_direction, directions_abreast(call)):
+            # The first chunk puts the states in their places as well.
+            for past in range(0, max(1, steps), chunk):
+                end = min(steps, past + chunk)
+                _stage(own, layer, direction, stage, 0, past, end - past)
                 stage += 1
-        _stage(own, layer, stage, 2, steps, 0)
-        stage += 1
+                for step in range(past, end, together):
+                    _stage(own, layer, direction, stage, 1, step, min(together, end - step))
+                    stage += 1
+            _stage(own, layer, direction, stage, 2, steps, 0)
+            stage += 1
     restore_mode(mode)

@@ -21,7 +21,13 @@ from .backward import (
 )
 from .panels import panels_of
 from .tables import FLOATS_OF_LINE
-from .workers import cell_of_task, first_of_share, tasks_of_stage, wait_for
+from .workers import (
+    cell_of_task,
+    directions_abreast,
+    first_of_share,
+    tasks_of_stage,
+    wait_for,
+)
 
 # Panels of units whose dh are the columns of one panel of the recurrent weights.
 _GRAIN = 4
@@ -53,8 +59,11 @@ def _take_steps(call, cells, index, packed, dy, workspace, scratch, panel, last,
 
 
 @device
-def _stage(own, layer, stage, kind, later, some):
-    """Take part in one stage: 0 begins a layer, 1 takes some steps, 2 ends it and gives dx."""
+def _stage(own, layer, direction, stage, kind, later, some):
+    """Take part in a stage of a direction, or of both from it on.
+
+    0 begins them, 1 takes some steps, 2 ends them, and gives dx once all are through.
+    """
     call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers = own
     B, steps = call.batch, call.stop - call.start
     panels = panels_of(cells[0], width(scratch))
@@ -66,7 +75,7 @@ def _stage(own, layer, stage, kind, later, some):
         task = (first + k) % tasks
         if not claim(flags + task * FLOATS_OF_LINE, stage):
             continue
-        index, part = cell_of_task(call, layer, task)
+        index, part = cell_of_task(call, layer, direction, task)
         if kind == 1:
             panel = _first_panel(part, call.tasks, panels)
             last = _first_panel(part + 1, call.tasks, panels)
@@ -79,9 +88,10 @@ def _stage(own, layer, stage, kind, later, some):
         else:
             if part == 0:
                 end_back(call, cells, index, dh0, dc0, workspace, 0, B, 0)
-            begin = call.start + first_of_share(steps, task, tasks)
-            end = call.start + first_of_share(steps, task + 1, tasks)
-            input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, 0, B)
+            if direction + directions_abreast(call) == call.last_direction:
+                begin = call.start + first_of_share(steps, task, tasks)
+                end = call.start + first_of_share(steps, task + 1, tasks)
+                input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, 0, B)
         announce(done)
     wait_for(done, (stage + 1) * tasks)
 
@@ -120,11 +130,12 @@ def lstm_units_back(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspac
     stage = 0
     for above in range(call.last_layer - call.first_layer):
         layer = call.last_layer - 1 - above
-        _stage(own, layer, stage, 0, 0, 0)
-        stage += 1
-        for later in range(0, stages, together):
-            _stage(own, layer, stage, 1, later, together)
+        for direction in range(call.first_direction, call.last_direction, directions_abreast(call)):
+            _stage(own, layer, direction, stage, 0, 0, 0)
             stage += 1
-        _stage(own, layer, stage, 2, 0, 0)
-        stage += 1
+            for later in range(0, stages, together):
+                _stage(own, layer, direction, stage, 1, later, together)
+                stage += 1
+            _stage(own, layer, direction, stage, 2, 0, 0)
+            stage += 1
     restore_mode(mode)

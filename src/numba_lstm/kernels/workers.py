@@ -16,17 +16,25 @@ def first_of_share(count, share, shares):
 
 
 @inlined
-def tasks_of_stage(call):
-    """Tasks that workers claim in one stage, of all directions at hand."""
-    return (call.last_direction - call.first_direction) * call.tasks
+def directions_abreast(call):
+    """Directions that are gone through at once, of those at hand."""
+    return min(call.abreast, call.last_direction - call.first_direction)
 
 
 @inlined
-def cell_of_task(call, layer, task):
-    """Index of the cell that a task belongs to, and which of its tasks it is."""
-    direction = task // call.tasks
-    index = layer * call.directions + call.first_direction + direction
-    return index, task - direction * call.tasks
+def tasks_of_stage(call):
+    """Tasks that workers claim in one stage, of all directions that are gone through at once."""
+    return directions_abreast(call) * call.tasks
+
+
+@inlined
+def cell_of_task(call, layer, direction, task):
+    """Index of the cell that a task belongs to, and which of its tasks it is.
+
+    The first tasks are of one direction, others of the next.
+    """
+    later = task // call.tasks
+    return layer * call.directions + direction + later, task - later * call.tasks
 
 
 @inlined
