@@ -230,14 +230,14 @@ def settings_of_host():
 
 @pytest.fixture
 def regions(monkeypatch):
-    """What Numba is set to within each parallel region."""
+    """Workers of each parallel region."""
     if threads.available() < 2 or threads.layer() == "workqueue":
         pytest.skip("calls enter no parallel region here")
     seen = []
     region = threads.all_shares
 
     def observed(entry, arguments, workers):
-        seen.append((workers, *settings_of_host()))
+        seen.append(workers)
         region(entry, arguments, workers)
 
     monkeypatch.setattr(threads, "all_shares", observed)
@@ -249,15 +249,29 @@ def test_numbas_settings_are_the_hosts_again(host, regions, T, B, lstm):
     y = call(T, B, lstm, threads=1)
     assert settings_of_host() == (1, 3)
     assert regions == []
-    # The host's mask bounds its own regions: those of a call have a mask of their own.
     np.testing.assert_array_equal(call(T, B, lstm, threads=2), y)
     assert settings_of_host() == (1, 3)
-    assert regions == [(2, 2, 0)]
+    assert regions == [2]
     lstm.forward(np.ones((T, B, lstm.config.input_size)), threads=2)
     lstm.backward(threads=2)
     assert settings_of_host() == (1, 3)
     assert len(regions) >= 2
-    assert set(regions) == {(2, 2, 0)}
+    assert set(regions) == {2}
+
+
+@numba.njit(nogil=True)
+def note_thread(threads_of_workers, worker, workers):
+    threads_of_workers[worker] = numba.get_thread_id()
+
+
+def test_workers_have_a_thread_each_whatever_the_host_has_set(host, regions):
+    if threads.layer() != "omp":
+        pytest.skip("elsewhere one thread may come by before the other wakes up")
+    threads_of_workers = np.full(2, -1)
+    threads.share_out(note_thread, (threads_of_workers,), 2)
+    assert regions == [2]
+    assert sorted(threads_of_workers) == [0, 1]
+    assert settings_of_host() == (1, 3)
 
 
 @pytest.mark.usefixtures("regions")

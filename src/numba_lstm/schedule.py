@@ -16,7 +16,8 @@ from .config import LSTMConfig
 from .kernels.gemm import WIDE, tiles_for_rows, widest_for_rows
 from .simd import cpu
 
-# A worker with less to do than this (some 10 us) costs more to wake than it saves.
+# A worker with less to do than this (some 8 us) costs more to wake than it saves. (With 0.6 and 0.4
+# of it for one, two workers went at 0.83 and 0.82 of the speed of one through T10 B6 I32 H48.)
 _OPERATIONS_PER_WORKER = 1_000_000
 # A worker with no more rows than this waits for the weights rather than for the multiply-adds.
 FEW_ROWS = 5
@@ -56,10 +57,13 @@ _INPUTS_PER_LOOK_UP = 40
 # tiles of steps whose inputs are projected.
 _WAVES = 32
 _SHORTEST_WAVE = 12
-# Below these, waking a worker and waiting for one another take what stages gain (T20 B1 H64 in two
-# layers: 46 us by one worker, 54 by two; T30 B2 H100: 94 and 86; T40 B1 H64: 54 and 46).
+# Below these, waking a worker and waiting for one another take what stages gain. (GFLOP/s by one
+# worker and by stages: T10 B1 I512 H80 129 and 158, H64 127 and 154, H48 122 and 129, T20 B1 H64 in
+# two layers 84 and 94 or, on cores with an L3 each, 77; by rows and by stages: T11 B3 I512 H80 252
+# and 272, T8 B3 I400 H48 192 and 184.)
 _LEAST_GAIN_OF_STAGES = 1.2
-_OPERATIONS_OF_A_WAVE = 1_500_000
+_OPERATIONS_OF_A_WAVE = 1_300_000
+_FEWEST_STEPS_OF_STAGES = 10
 # The recurrent product of one row takes as long as that of twice as many inputs, projected with
 # other steps, and so many more; that of several rows hardly longer than theirs.
 _INPUTS_PER_RECURRENT_ROW = 60
@@ -145,7 +149,8 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     by rows, 239 by stages), and so have in one layer those that can be halved.
     """
     H, L = config.hidden_size, config.num_layers
-    if most < 2 or config.directions == 2 or not 0 < B <= FEW_ROWS or T < _SHORTEST_WAVE:
+    few = 0 < B <= FEW_ROWS
+    if most < 2 or config.directions == 2 or not few or T < _FEWEST_STEPS_OF_STAGES:
         return None
     if _held_numbers(cached) < 4 * H * H:
         return None

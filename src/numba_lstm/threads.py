@@ -13,9 +13,8 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +128,6 @@ def layer() -> str:
     return name
 
 
-@contextmanager
-def _mask(workers: int) -> Iterator[None]:
-    """Let Numba's next regions on this thread use so many threads, one chunk of work each."""
-    threads_before = numba.get_num_threads()
-    chunk_before = numba.set_parallel_chunksize(0)
-    try:
-        numba.set_num_threads(workers)
-        yield
-    finally:
-        numba.set_num_threads(threads_before)
-        numba.set_parallel_chunksize(chunk_before)
-
-
 def _own_threads() -> ThreadPoolExecutor:
     """Threads of our own for this process."""
     with _state.lock:
@@ -182,8 +168,6 @@ def share_out(kernel: Callable[..., None], arguments: tuple[Any, ...], workers: 
     if workers == 1:
         kernel(*arguments, 0, 1)
     elif not _state.forked_from_pool and layer() != "workqueue":
-        entry = jit.entry_of(kernel, arguments)
-        with _mask(workers):
-            all_shares(entry, arguments, workers)
+        all_shares(jit.entry_of(kernel, arguments), arguments, workers)
     else:
         _share_out_among_own_threads(kernel, arguments, workers)

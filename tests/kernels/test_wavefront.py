@@ -69,8 +69,8 @@ def test_stages_are_shared_out_where_that_gains(monkeypatch):
     assert split(500, 2, 64, 64, 1) == "rows"  # each has as much to do
     assert split(500, 3, 64, 64, 1) == "stages"  # one would have two
     assert split(500, 1, 64, 64, 2, bidirectional=True) == "directions"
-    assert split(11, 1, 2048, 64, 1) != "stages"  # too few steps for a tile, as in a stream
-    assert split(12, 1, 2048, 64, 1) == "stages"
+    assert split(9, 1, 2048, 64, 1) != "stages"  # too few steps for a tile, as in a stream
+    assert split(10, 1, 2048, 64, 1) == "stages"
     assert split(12, 1, 64, 64, 2) != "stages"  # one would wait for the other most of the time
     assert split(500, 1, 2048, 64, 2) == "stages"  # nearly all of it is one layer's inputs
     recurrent = 4 * 64 * 64
