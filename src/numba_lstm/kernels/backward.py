@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import Pointer, address, fetch
+from ..simd.pointer import Pointer, address, fetch, fetch_to_write
 from ..simd.vector import load, load_first, store, store_first, width
 from .cell import cell_backward
 from .dropout import dropout
@@ -137,7 +137,7 @@ def cell_step_back(cell, first_panel, last_panel, rows, place):
             c = row * cell.c_row + unit
             dh_after = load(dh + state)
             for k in range(4):
-                fetch(four + (four_next + k * gate))
+                fetch_to_write(four + (four_next + k * gate))
             fetch(c_before + (c_next + c))
             if has_dy:
                 source = dy + (row * dy_row + unit)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..jit import device, inlined, kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import Pointer, address, fetch
+from ..simd.pointer import Pointer, address, fetch_to_write
 from ..simd.tile import keep_loop
 from ..simd.vector import load, load_first, store, store_first, width
 from .cell import cell_gates, cell_output
@@ -274,7 +274,9 @@ def _activate(count, apart, gates, gate, kept, c_before, c_after, h, room, y, y_
     ascending order, and what is beyond the units has no meaning.
 
     Where every step writes elsewhere, to memory, the next one's places are asked for: too short a
-    way for a prefetcher to learn (T1000 B50 I1 H32 in training 118 GFLOP/s, and 131 with this).
+    way for a prefetcher to learn (T1000 B50 I1 H32 in training 118 GFLOP/s, and 131 with this). And
+    asked for as what is to be written: the other workers have read it for the weight gradients of
+    the step before (two cores with an L3 each went forward there at 90 GFLOP/s, at 122 so).
     """
     for k in range(count):
         keep_loop()
@@ -295,9 +297,9 @@ def _activate(count, apart, gates, gate, kept, c_before, c_after, h, room, y, y_
         keep_loop()
         if from_memory:
             for number in range(4):
-                fetch(_at(kept, k) + (kept.onwards + number * gate))
+                fetch_to_write(_at(kept, k) + (kept.onwards + number * gate))
             for along in (c_after, h, y):
-                fetch(_at(along, k) + along.onwards)
+                fetch_to_write(_at(along, k) + along.onwards)
         h_new = cell_output(load(_at(gates, k) + 3 * gate), load(_at(c_after, k)))
         _store_units(h_new, _at(h, k), room - k * apart)
         _store_units(h_new, _at(y, k), y_units - k * apart)

@@ -74,26 +74,37 @@ def integers_at(typing_context: Any, place: Any) -> Any:
     return pointer(types.int64), generate
 
 
-def emit_fetch(builder: Any, pointer: Any) -> None:
+def emit_fetch(builder: Any, pointer: Any, to_write: bool = False) -> None:
     """Emit a request for the cache line at `pointer`, into L2; any address will do."""
     number, byte_pointer = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte_pointer, number, number, number])
     prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    to_read, into_l2, data = (ir.Constant(number, flag) for flag in (0, 2, 1))
-    builder.call(prefetch, [builder.bitcast(pointer, byte_pointer), to_read, into_l2, data])
+    access, into_l2, data = (ir.Constant(number, flag) for flag in (int(to_write), 2, 1))
+    builder.call(prefetch, [builder.bitcast(pointer, byte_pointer), access, into_l2, data])
+
+
+def _fetching(pointer: Any, to_write: bool) -> Any:
+    """Signature, and what emits the code, of a request for the cache line at `pointer`."""
+    if not isinstance(pointer, Pointer):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit_fetch(builder, arguments[0], to_write)
+        return context.get_dummy_value()
+
+    return types.void(pointer), generate
 
 
 @intrinsic
 def fetch(typing_context: Any, pointer: Any) -> Any:
     """Ask for the cache line at an address, into L2; any address will do."""
-    if not isinstance(pointer, Pointer):
-        return None
+    return _fetching(pointer, to_write=False)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit_fetch(builder, *arguments)
-        return context.get_dummy_value()
 
-    return types.void(pointer), generate
+@intrinsic
+def fetch_to_write(typing_context: Any, pointer: Any) -> Any:
+    """Ask for the cache line at an address, and that no other core keeps it."""
+    return _fetching(pointer, to_write=True)
 
 
 @type_callable(operator.add)
