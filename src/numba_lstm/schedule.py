@@ -1,10 +1,10 @@
 """Who computes what: serially, by rows of the batch, by directions, by stages or by units.
 
 Rows of a batch are independent, so workers that share them out never wait; each reads all weights.
-Two workers take a direction each, where there are two. A few rows are too little for several
-workers: they go through the stages of the layers as a wavefront, or share out the units of every
-step, and wait for one another once in a step. So do those whose weights come from beyond the L2
-cache, of which each then reads its part only.
+Two workers take a direction each, where there are two and L3 holds both. A few rows are too little
+for several workers: they go through the stages of the layers as a wavefront, or share out the units
+of every step, and wait for one another once in a step. So do those whose weights come from beyond
+the L2 cache, of which each then reads its part only.
 """
 
 from __future__ import annotations
@@ -317,7 +317,7 @@ def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int
         # The recurrent product gives the gradients of four panels of units at once.
         tasks = min(units.tasks, -(-_panels(config) // 4))
         if tasks * units.abreast > 1:
-            reason = units.reason if tasks == units.tasks else _A_DIRECTION_EACH
+            reason = units.reason if tasks > 1 else _A_DIRECTION_EACH
             return Split(threads, tasks, reason, abreast=units.abreast)
     return Split(threads, 0, _ROWS_APART.format(-(-B // threads)))
 
@@ -345,7 +345,7 @@ def piece_split(split: Split, directions: int, threads: int, B: int, operations:
     by_units = min(threads, split.tasks * abreast, operations // _OPERATIONS_PER_WORKER)
     by_units = by_units // abreast * abreast
     if by_units > 1:
-        return Split(by_units, split.tasks, split.reason)
+        return Split(by_units, split.tasks, split.reason, abreast=abreast)
     workers = row_workers(threads, B, operations)
     if workers == 1:
         return Split(1, 0, "a second worker would cost more than it saves, or is not allowed")

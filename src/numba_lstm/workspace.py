@@ -327,7 +327,7 @@ def _steps_of_input_gradient(config: LSTMConfig, rows: int) -> int:
     GFLOP/s at T35 B20 I650 H650. Steps of few rows are the rows of a tile, and must fill it.
     """
     _, level2, _ = cpu.cache_sizes()
-    step_bytes = 4 * config.hidden_size * rows * config.directions * config.numpy_dtype.itemsize
+    step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
     return max(1 if rows >= ROWS else 4 * ROWS, level2 // 4 // max(1, step_bytes))
 
 
@@ -388,7 +388,7 @@ def layout(
     """
     itemsize = config.numpy_dtype.itemsize
     W = cpu.lanes(itemsize)
-    D, L = config.directions, config.num_layers
+    H, D, L = config.hidden_size, config.directions, config.num_layers
     pieces = _pieces(config, T, segment)
     checkpointed = len(pieces) > 1
     steps = segment if checkpointed else T
@@ -419,7 +419,7 @@ def layout(
     sizes["cached"], sizes["cached_in_part"] = cached, _numbers_cached_in_part(itemsize)
     sizes["asked"] = are_distant(config, cached)
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
-    panels = -(-config.hidden_size // W)
+    panels = -(-H // W)
     # Sums of a tile; or of all rows, where they wait for the next stretch of terms and not in the
     # place of the gates. There are no more terms, tiles and vectors in a row than these.
     stretches = stretches_for_terms(config.most_terms, WIDE, rows, cached, W)
@@ -438,6 +438,8 @@ def layout(
     sizes["room_rows"] = room_rows = B if training else rows
     terms = int(sizes["gate_steps"]) * room_rows
     gates_panel = terms * 4 * W + CACHE_LINE // itemsize
+    # Tiles read whole vectors behind the last term.
+    gates_size = H // W * gates_panel + (terms * (H % W) + W) * 4
     span = _span(config, T, B, pieces, cached) if training else 0
     # Both ends of a bidirectional layer begin with one of the outputs: they are kept whole.
     kept = T if D == 2 else steps
@@ -451,7 +453,6 @@ def layout(
     # One row takes two whole panels in one tile, but a narrow one after the whole one (H 18: 149 ns
     # a step, and 101 in whole panels). Where there are more panels, or more rows, padding the last
     # panel is no gain or a loss, unless it has as many vectors anyhow.
-    H = config.hidden_size
     almost = W < H <= W + W // 2 or H % W > W * 3 // 4
     whole = not training and rows == 1 and almost
     form = PanelForm.WHOLE if whole else PanelForm.WIDE
@@ -463,7 +464,7 @@ def layout(
     state_row = int(cells[0]["state_row"])
     state = room_rows * state_row
     cells["gates_panel"] = gates_panel
-    cells["c_row"] = c_row = _row_stride(config.hidden_size, itemsize) if training else state_row
+    cells["c_row"] = c_row = _row_stride(H, itemsize) if training else state_row
     cells["projected"] = -1
     sizes["vocabulary_panel"] = vocabulary_panel = vocabulary * 4 * W + CACHE_LINE // itemsize
     for cell in cells[: D if vocabulary else 0]:
@@ -488,9 +489,7 @@ def layout(
         layer, direction = divmod(index, D)
         below = cells[(layer - 1) * D]
         if training:
-            full_panels, left = divmod(config.hidden_size, W)
-            # Tiles read whole vectors behind the last term.
-            cell["gates"] = places.take(full_panels * gates_panel + (terms * left + W) * 4)
+            cell["gates"] = places.take(gates_size)
             cell["c"] = places.take(steps + 1, B, c_row)
             between = (workers - 1) * int(sizes["rooms_apart"])
             cell["dh"], cell["dc"] = places.take(state + between), places.take(state + between)
@@ -498,9 +497,7 @@ def layout(
             cell["marks"] = cell["dh"]
             if checkpointed:
                 cell["marks"] = places.take(-(-T // steps), 2, state)
-            cell["partial"] = places.take(
-                panels, 1 + int(cell["inputs"]) + config.hidden_size, 4, W
-            )
+            cell["partial"] = places.take(panels, 1 + int(cell["inputs"]) + H, 4, W)
         else:
             for name, place in in_room.items():
                 cell[name] = rooms + (0 if one_by_one else index * apart) + place

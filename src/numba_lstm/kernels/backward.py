@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, fetch, fetch_to_write
-from ..simd.vector import load, load_first, store, store_first, width
+from ..simd.vector import load, load_first, width
 from .cell import cell_backward
 from .dropout import dropout
 from .forward import (
@@ -24,6 +24,7 @@ from .forward import (
     outputs_row,
     save_state,
     step_at,
+    store_units,
 )
 from .gemm import (
     ROWS,
@@ -33,15 +34,6 @@ from .gemm import (
 )
 from .panels import gate_stride, gates_of_panel, panels_of, whole_panels
 from .workers import first_of_share
-
-
-@inlined
-def _store_units(vector, place, units):
-    """Store the lanes that are units."""
-    if units >= width(place):
-        store(vector, place)
-    else:
-        store_first(vector, place, units)
 
 
 @inlined
@@ -155,11 +147,11 @@ def cell_step_back(cell, first_panel, last_panel, rows, place):
                 dh_after,
                 load(dc + state),
             )
-            _store_units(da_i, four, units)
-            _store_units(da_f, four + gate, units)
-            _store_units(da_g, four + 2 * gate, units)
-            _store_units(da_o, four + 3 * gate, units)
-            _store_units(dc_before, dc + state, units)
+            store_units(da_i, four, units)
+            store_units(da_f, four + gate, units)
+            store_units(da_g, four + 2 * gate, units)
+            store_units(da_o, four + 3 * gate, units)
+            store_units(dc_before, dc + state, units)
 
 
 @inlined

@@ -239,8 +239,8 @@ def walk_from(call, cells, index, past, surroundings):
 
 
 @inlined
-def _store_units(vector, place, units):
-    """Store the lanes that there is room for."""
+def store_units(vector, place, units):
+    """Store the lanes of units that there are, or that there is room for."""
     if units >= width(place):
         store(vector, place)
     else:
@@ -292,7 +292,7 @@ def _activate(count, apart, gates, gate, kept, c_before, c_after, h, room, y, y_
         store(f, place + gate)
         store(g, place + 2 * gate)
         store(o, place + 3 * gate)
-        _store_units(c, _at(c_after, k), room - k * apart)
+        store_units(c, _at(c_after, k), room - k * apart)
     for k in range(count):
         keep_loop()
         if from_memory:
@@ -301,8 +301,8 @@ def _activate(count, apart, gates, gate, kept, c_before, c_after, h, room, y, y_
             for along in (c_after, h, y):
                 fetch_to_write(_at(along, k) + along.onwards)
         h_new = cell_output(load(_at(gates, k) + 3 * gate), load(_at(c_after, k)))
-        _store_units(h_new, _at(h, k), room - k * apart)
-        _store_units(h_new, _at(y, k), y_units - k * apart)
+        store_units(h_new, _at(h, k), room - k * apart)
+        store_units(h_new, _at(y, k), y_units - k * apart)
 
 
 class Groups(NamedTuple):
@@ -463,7 +463,7 @@ def _step_of_panels(call, cell, panels, panel, together, vectors, onwards, stret
                     H - unit,
                     call.training == 1,
                 )
-            if kept and not direct:
+            if kept and not direct and (call.training == 1 or number < stretches - 1):
                 copy_columns(height, kept_row, place, tile_row, four, kept_row)
             row += height
 

@@ -148,13 +148,11 @@ def _pack_gate_rows(weights, columns, cell, rows_of_panel, first_row, panels, wo
         for first_unit in range(0, hidden, lanes):
             units = gate_stride(cell, first_unit // lanes, lanes)
             for gate in range(4):
-                for lane in range(units):
-                    unit = first_unit + lane
-                    held = wanted if unit < hidden else 0
+                for unit in range(first_unit, first_unit + units):
                     source = weights + ((gate * hidden + unit) * columns + column)
-                    for j in range(held):
+                    for j in range(wanted):
                         target[j] = source[j]
-                    for j in range(held, panel_width):
+                    for j in range(wanted, panel_width):
                         target[j] = 0.0
                     target = target + panel_width
 

@@ -96,7 +96,7 @@ CELL = np.dtype(
             # in the workspace; where workers infer rows of their own, h, c and gates of the first
             # one, which are the same for all cells
             "h",  # (2, room_rows, state_row), the newest two; inference only
-            "c",  # (c_slots, room_rows, c_row)
+            "c",  # (steps + 1 in training, else 1; room_rows, c_row)
             # (H / W, gate_steps, room_rows, 4, W), the last one with the units that are left for W;
             # dgates after backward
             "gates",

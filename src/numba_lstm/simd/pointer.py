@@ -75,7 +75,10 @@ def integers_at(typing_context: Any, place: Any) -> Any:
 
 
 def emit_fetch(builder: Any, pointer: Any, to_write: bool = False) -> None:
-    """Emit a request for the cache line at `pointer`, into L2; any address will do."""
+    """Emit a request for the cache line at `pointer`; any address will do.
+
+    It comes into L2; to be written into L1, or as if to be read, by CPUs that know no more.
+    """
     number, byte_pointer = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte_pointer, number, number, number])
     prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -103,7 +106,7 @@ def fetch(typing_context: Any, pointer: Any) -> Any:
 
 @intrinsic
 def fetch_to_write(typing_context: Any, pointer: Any) -> Any:
-    """Ask for the cache line at an address, and that no other core keeps it."""
+    """Ask for the cache line at an address, and that no other core keeps it; any will do."""
     return _fetching(pointer, to_write=True)
 
 
