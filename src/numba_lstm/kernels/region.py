@@ -8,17 +8,9 @@ the first training step 13 instead of 7.
 from __future__ import annotations
 
 from numba import prange
-from numba.core import types
 
 from ..jit import parallel_kernel
-from ..simd.native import call_share
-
-# What Numba's own functions call by an address, which no cache may keep, and its regions by these
-# names, for these types.
-_get_threads = types.ExternalFunction("get_num_threads", types.intp())
-_set_threads = types.ExternalFunction("set_num_threads", types.void(types.intp))
-_get_chunk = types.ExternalFunction("get_parallel_chunksize", types.uintp())
-_set_chunk = types.ExternalFunction("set_parallel_chunksize", types.void(types.uintp))
+from ..simd.native import call_share, get_chunk, get_threads, set_chunk, set_threads
 
 
 @parallel_kernel
@@ -36,11 +28,11 @@ def all_shares(entry, arguments, workers):
         What its workers have in common.
     workers : int
     """
-    threads_before = _get_threads()
-    chunk_before = _get_chunk()
-    _set_chunk(0)
-    _set_threads(workers)
+    threads_before = get_threads()
+    chunk_before = get_chunk()
+    set_chunk(0)
+    set_threads(workers)
     for worker in prange(workers):
         call_share(entry, arguments, int(worker), workers)
-    _set_threads(threads_before)
-    _set_chunk(chunk_before)
+    set_threads(threads_before)
+    set_chunk(chunk_before)

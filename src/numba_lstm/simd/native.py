@@ -1,4 +1,4 @@
-"""Calls of a compiled kernel by the address of its machine code."""
+"""Calls of machine code: of a kernel by its address, of Numba's threading layer by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from typing import Any
 
 from numba.core import types
 from numba.extending import intrinsic
+
+# Threads of the next regions of this thread, and iterations that each takes at once. Numba's own
+# functions call these by an address, which no cache may keep; its regions so, for these types.
+get_threads = types.ExternalFunction("get_num_threads", types.intp())
+set_threads = types.ExternalFunction("set_num_threads", types.void(types.intp))
+get_chunk = types.ExternalFunction("get_parallel_chunksize", types.uintp())
+set_chunk = types.ExternalFunction("set_parallel_chunksize", types.void(types.uintp))
 
 
 @intrinsic
