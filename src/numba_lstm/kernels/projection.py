@@ -25,40 +25,11 @@ class GateRows(NamedTuple):
 
 
 @device
-def _project_panels(
-    call, cell, panels, first_panel, last_panel, blocks, rows, inputs, scratch, out
-):
-    """Project inputs for some panels of as many units each.
+def project(call, cell, panels, first_panel, last_panel, blocks, rows, inputs, scratch, out):
+    """Write bias and inputs' part of the pre-activations of some panels to where their gates stand.
 
     The many tiles ask for weights from anywhere beyond L2 (a row of 512 inputs and 256 units in
     three layers, both ways: 139 GFLOP/s, and 144 asked for).
-    """
-    lanes = width(scratch)
-    panel_rows = 1 + cell.inputs + cell.hidden
-    first_column = first_panel * 4 * lanes
-    four = 4 * gate_stride(cell, first_panel, lanes)
-    place = gates_of_panel(cell, out.start, out.next_panel, first_panel, out.term)
-    product(
-        blocks,
-        rows,
-        inputs,
-        no_terms(inputs.values),
-        panels + first_column * panel_rows,
-        panel_rows,
-        0,
-        min(cell.gate_columns, last_panel * 4 * lanes) - first_column,
-        WIDE,
-        False,
-        call.cached,
-        cell.inputs * cell.gate_columns > call.cached,
-        scratch,
-        Place(place, out.block * four, out.row * four, out.next_panel),
-    )
-
-
-@device
-def project(call, cell, panels, first_panel, last_panel, blocks, rows, inputs, scratch, out):
-    """Write bias and inputs' part of the pre-activations of some panels to where their gates stand.
 
     Parameters
     ----------
@@ -76,8 +47,29 @@ def project(call, cell, panels, first_panel, last_panel, blocks, rows, inputs, s
     out : GateRows
         Assigned.
     """
-    whole = max(first_panel, min(last_panel, whole_panels(cell, width(scratch))))
-    if whole > first_panel:
-        _project_panels(call, cell, panels, first_panel, whole, blocks, rows, inputs, scratch, out)
-    if last_panel > whole:
-        _project_panels(call, cell, panels, whole, last_panel, blocks, rows, inputs, scratch, out)
+    lanes = width(scratch)
+    panel_rows = 1 + cell.inputs + cell.hidden
+    first = first_panel
+    while first < last_panel:
+        # Whole panels at once, then a last one of fewer units.
+        last = min(last_panel, max(first + 1, whole_panels(cell, lanes)))
+        column = first * 4 * lanes
+        four = 4 * gate_stride(cell, first, lanes)
+        place = gates_of_panel(cell, out.start, out.next_panel, first, out.term)
+        product(
+            blocks,
+            rows,
+            inputs,
+            no_terms(inputs.values),
+            panels + column * panel_rows,
+            panel_rows,
+            0,
+            min(cell.gate_columns, last * 4 * lanes) - column,
+            WIDE,
+            False,
+            call.cached,
+            cell.inputs * cell.gate_columns > call.cached,
+            scratch,
+            Place(place, out.block * four, out.row * four, out.next_panel),
+        )
+        first = last
