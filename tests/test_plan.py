@@ -194,11 +194,9 @@ def test_weights_beyond_half_of_level3_are_distant(monkeypatch):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_directions_that_l3_does_not_hold_together_take_turns(two_threads, training, monkeypatch):
+def test_directions_that_l3_does_not_hold_together_take_turns(two_threads, training):
     lstm = nl.LSTM(64, 256, bidirectional=True)
     assert lstm.plan(20, 5, training=training).split == "directions"
-    monkeypatch.setattr(cpu, "cache_sizes", lambda: (32 << 10, 64 << 10, 2 << 20))
-    layout.cache_clear()
-    assert lstm.plan(20, 5, training=training).split == "units"
-    assert lstm.plan(20, 100, training=training).split == "rows"
-    layout.cache_clear()
+    with laid_out_with("simd.cpu", cache_sizes=lambda: (32 << 10, 64 << 10, 2 << 20)):
+        assert lstm.plan(20, 5, training=training).split == "units"
+        assert lstm.plan(20, 100, training=training).split == "rows"

@@ -115,20 +115,19 @@ def pack_cells(cells, parameters, packed, worker, workers):
             first_unit = number * lanes
             units = gate_stride(cell, number, lanes)
             held = min(units, H - first_unit)
-            vectors = vectors_of_panel(cell, number, lanes)
+            behind = vectors_of_panel(cell, number, lanes) * lanes - 4 * units
             for gate in range(4):
-                if gate == 3:
-                    units += vectors * lanes - 4 * units
+                room = units + (behind if gate == 3 else 0)
                 row = gate * H + first_unit
                 bias, biases = (cell.bias, held) if cell.bias >= 0 else (0, 0)
                 place, row_size = row_of_panel(cell, number, 0, gate, lanes)
                 target = panel + place
-                _pack_gate(weights + bias, 1, row, biases, units, target, row_size)
+                _pack_gate(weights + bias, 1, row, biases, room, target, row_size)
                 target = target + row_size
-                _pack_gate(weights + cell.weight_ih, I, row, held, units, target, row_size)
+                _pack_gate(weights + cell.weight_ih, I, row, held, room, target, row_size)
                 place, row_size = row_of_panel(cell, number, 1 + I, gate, lanes)
                 target = panel + place
-                _pack_gate(weights + cell.weight_hh, H, row, held, units, target, row_size)
+                _pack_gate(weights + cell.weight_hh, H, row, held, room, target, row_size)
 
 
 @device

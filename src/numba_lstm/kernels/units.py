@@ -28,6 +28,7 @@ from .panels import panels_of
 from .tables import FLOATS_OF_LINE
 from .workers import (
     cell_of_task,
+    complete_layer,
     directions_abreast,
     first_of_share,
     tasks_of_stage,
@@ -70,7 +71,7 @@ def _stage(own, layer, direction, stage, kind, past, some):
         else:
             if part == 0:
                 end_states(call, cell, index, h_n, c_n, 0, B, walk, workspace)
-            if direction + directions_abreast(call) == call.last_direction:
+            if complete_layer(call, direction):
                 row = first_of_share(B, task, tasks)
                 drop_outputs(
                     call, cells, layer, row, first_of_share(B, task + 1, tasks) - row, workspace

@@ -23,6 +23,7 @@ from .panels import panels_of
 from .tables import FLOATS_OF_LINE
 from .workers import (
     cell_of_task,
+    complete_layer,
     directions_abreast,
     first_of_share,
     tasks_of_stage,
@@ -88,7 +89,7 @@ def _stage(own, layer, direction, stage, kind, later, some):
         else:
             if part == 0:
                 end_back(call, cells, index, dh0, dc0, workspace, 0, B, 0)
-            if direction + directions_abreast(call) == call.last_direction:
+            if complete_layer(call, direction):
                 begin = call.start + first_of_share(steps, task, tasks)
                 end = call.start + first_of_share(steps, task + 1, tasks)
                 input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, 0, B)

@@ -22,6 +22,12 @@ def directions_abreast(call):
 
 
 @inlined
+def complete_layer(call, direction):
+    """Whether the directions that are gone through at once from this one on are the last."""
+    return direction + directions_abreast(call) == call.last_direction
+
+
+@inlined
 def tasks_of_stage(call):
     """Tasks that workers claim in one stage, of all directions that are gone through at once."""
     return directions_abreast(call) * call.tasks
