@@ -9,7 +9,7 @@ import numba_lstm as nl
 import reference
 from numba_lstm import schedule
 from numba_lstm.kernels.embedding import distinct_tokens
-from numba_lstm.kernels.tables import BLOCK_TERMS
+from numba_lstm.kernels.tables import BLOCK_TERMS, CALL
 from numba_lstm.kernels.token_sums import group_tokens
 from numba_lstm.workspace import layout
 from schedules import SCHEDULES
@@ -218,8 +218,10 @@ def test_tokens_may_change_after_forward():
 @given(st.integers(1, 40), st.integers(1, 300), st.integers(1, 200), st.integers(0, 2**32))
 def test_terms_of_a_token_meet(steps, batch, vocabulary, seed):
     tokens = np.random.default_rng(seed).integers(0, vocabulary, steps * batch)
-    order = np.empty_like(tokens)
-    group_tokens(tokens, batch, vocabulary, order)
+    call = np.zeros(1, CALL)
+    call["batch"], call["rooms"], call["gate_steps"] = batch, 1, steps
+    order = np.empty((tokens.size, 2), np.int64)
+    group_tokens(call, tokens, vocabulary, order)
     block_rows = min(batch, BLOCK_TERMS)
     block_steps = BLOCK_TERMS // block_rows
     for step in range(0, steps, block_steps):
@@ -229,7 +231,9 @@ def test_terms_of_a_token_meet(steps, batch, vocabulary, seed):
             block = tokens[begin : begin + terms]
             _, first = np.unique(block, return_index=True)
             groups = [np.flatnonzero(block == block[k]) for k in sorted(first)]
-            np.testing.assert_array_equal(order[begin : begin + terms], np.concatenate(groups))
+            found = order[begin : begin + terms]
+            np.testing.assert_array_equal(found[:, 0], block[np.concatenate(groups)])
+            np.testing.assert_array_equal(found[:, 1], begin + np.concatenate(groups))
 
 
 @given(st.integers(0, 300), st.sampled_from([1, 2, 30, 400, 2**40]), st.integers(0, 2**32))

@@ -674,8 +674,8 @@ class LSTM(Layer):
         call["input_gradient"] = input_gradient and tokens is None
         call["accumulate"] = accumulate
         if tokens is not None:
-            order = np.empty_like(tokens)
-            group_tokens(tokens, sequence.B, len(sequence.array), order)
+            order = np.empty((tokens.size, 2), np.int64)
+            group_tokens(call, tokens, len(sequence.array), order)
             call["order"] = order.ctypes.data
         threads = min(threads, plan.split.workers)
         workspace = flat(saved.workspace)

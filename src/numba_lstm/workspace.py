@@ -26,7 +26,7 @@ from .kernels.gemm import (
     widest_for_rows,
 )
 from .kernels.gradient_tasks import block_for_batch
-from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE, TASK_FEATURES
+from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE, ROOM_FOR_TERMS, TASK_FEATURES
 from .memory import CACHE_LINE, aligned_empty
 from .schedule import (
     LONGEST_CHUNK,
@@ -34,6 +34,7 @@ from .schedule import (
     are_distant,
     inference_split,
     projects_ahead,
+    row_workers,
     training_split,
 )
 from .simd import cpu
@@ -425,7 +426,8 @@ def layout(
     stretches = stretches_for_terms(config.most_terms, WIDE, rows, cached, W)
     cut = stretches > 1 and not training and sizes["ahead"] == 0
     sums = max(TILE_VECTORS, 4 * rows if cut else 0) * W
-    block = BLOCK_TERMS * min(TASK_FEATURES, 1 + config.most_terms) if training else 0
+    features = min(TASK_FEATURES, 1 + config.most_terms)
+    block = ROOM_FOR_TERMS + BLOCK_TERMS * features if training else 0
     sizes["scratch"], sizes["scratch_apart"] = places.take_apart(workers, max(sums, block))
     flags = slice(0, 0)
     if split.tasks:
@@ -436,6 +438,9 @@ def layout(
         flags = slice(first, places.size)
     # An odd number of cache lines spreads the panels over the sets of a cache.
     sizes["room_rows"] = room_rows = B if training else rows
+    sizes["rooms"] = rooms = 1 if split.tasks else workers
+    if training and not split.tasks:
+        sizes["rooms"] = rooms = row_workers(threads, B, config.operations(steps, B))
     terms = int(sizes["gate_steps"]) * room_rows
     gates_panel = terms * 4 * W + CACHE_LINE // itemsize
     # Tiles read whole vectors behind the last term.
@@ -491,7 +496,7 @@ def layout(
         if training:
             cell["gates"] = places.take(gates_size)
             cell["c"] = places.take(steps + 1, B, c_row)
-            between = (workers - 1) * int(sizes["rooms_apart"])
+            between = (rooms - 1) * int(sizes["rooms_apart"])
             cell["dh"], cell["dc"] = places.take(state + between), places.take(state + between)
             # Without checkpoints the states before are read once, ahead of the way back.
             cell["marks"] = cell["dh"]

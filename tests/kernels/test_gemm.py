@@ -14,6 +14,7 @@ from numba_lstm.kernels.gemm import (
     Place,
     Results,
     Rows,
+    TermRows,
     Terms,
     height_of,
     outer_products,
@@ -171,15 +172,14 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
 
 
 @numba.njit
-def run_outer(x, features, vectors, weights, asked, added, out):
+def run_outer(x, features, vectors, numbers, weights, asked, added, out):
     terms, row = x.shape
     values, sums = address(x.reshape(-1), 0), address(out.reshape(-1), 0)
-    start, across = address(weights.reshape(-1), 0), weights.shape[1]
+    start = address(weights.reshape(-1), 0)
+    of_terms = address(numbers, 0), TermRows(start, weights.shape[1]), TermRows(start, 10**12)
     # What is asked for may lie anywhere: nothing is read.
     results = Results(Rows(sums, row, 10**12, features), Rows(start, 0, 0, 0), asked)
-    outer_products(
-        features, terms, vectors, values, row, start, across, start, results, added, sums
-    )
+    outer_products(features, terms, vectors, values, row, *of_terms, results, added, sums)
 
 
 @given(
@@ -197,11 +197,14 @@ def test_outer_products(terms, features, apart, across, asked, added, dtype):
     across = min(across, 4 * lanes)
     x = random.standard_normal((terms, features + apart)).astype(dtype)
     # Behind the last of rows that are narrower than four vectors there is something to be read.
-    room = np.full(terms * across + 4 * lanes, np.nan, dtype)
-    weights = room[: terms * across].reshape(terms, across)
-    weights[:] = random.standard_normal((terms, across))
+    kept = terms + 5
+    numbers = random.permutation(kept)[:terms]
+    room = np.full(kept * across + 4 * lanes, np.nan, dtype)
+    weights = room[: kept * across].reshape(kept, across)
+    weights[numbers] = random.standard_normal((terms, across))
     out = np.ones((features, 4 * lanes), dtype)
-    run_outer(x, features, -(-across // lanes), weights, asked, added, out)
+    run_outer(x, features, -(-across // lanes), numbers, weights, asked, added, out)
+    weights = weights[numbers]
     x = x[:, :features].astype(np.longdouble)
     exact = added + x.T @ weights
     bound = terms * np.finfo(dtype).eps * (1 + np.abs(x).T @ np.abs(weights).max(1))

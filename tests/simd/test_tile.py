@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from numba_lstm.simd import cpu
-from numba_lstm.simd.pointer import address
+from numba_lstm.simd.pointer import address, as_integers
 from numba_lstm.simd.tile import (
     PANEL_VECTORS,
     square_tile,
@@ -42,7 +42,9 @@ def sums(rows, vectors):
     """Kernel that writes the sums of products and of outer products in a tile of a shape."""
 
     @numba.njit
-    def run(weights, panel, values, length, of_rows, product, stride, across, outer, outer_only):
+    def run(
+        weights, panel, values, length, of_rows, numbers, product, stride, across, outer, outer_only
+    ):
         steps = of_rows.size // rows
         start = address(weights, 0)
         # What is asked for may lie anywhere: nothing is read.
@@ -52,21 +54,10 @@ def sums(rows, vectors):
         task = (begin, steps, first, 0, start + across, panel, nowhere, far, far, out)
         tile_sum(vectors, rows, next_run, task)
         if vectors <= PANEL_VECTORS:
-            numbers, first_weights = address(of_rows, 0), start + across
+            of_terms = (steps, address(of_rows, 0), rows, address(numbers, 0), start, across)
+            asked = (nowhere, far, far)
             for added, target in ((True, address(outer, 0)), (False, address(outer_only, 0))):
-                task = (
-                    steps,
-                    numbers,
-                    rows,
-                    first_weights,
-                    across,
-                    nowhere,
-                    far,
-                    added,
-                    target,
-                    across,
-                )
-                tile_outer_sum(vectors, rows, task)
+                tile_outer_sum(vectors, rows, of_terms + asked + (added, target, across))
 
     return run
 
@@ -97,6 +88,8 @@ class Results:
 
     # Two runs, the last shorter, so that there are terms by twos and single ones.
     LENGTH, STEPS = 3, 5
+    # Rows of the weights that belong to the terms of an outer product.
+    NUMBERS = np.array([4, 1, 5, 3, 1])
     GAP = 5
     UNTOUCHED = -77.0
 
@@ -123,6 +116,7 @@ class Results:
             runs.ravel(),
             self.LENGTH,
             self.values.ravel(),
+            self.NUMBERS,
             self.product.reshape(-1),
             self.columns + self.GAP,
             across,
@@ -154,7 +148,7 @@ def test_outer_products_are_a_chain_from_zero_that_is_written_or_added_once(resu
     outer = outer_only = results.before
     if results.fits and results.panels == 1:
         starts = np.zeros(results.columns)
-        outer_only = chains(starts, results.values, results.weights[1:])
+        outer_only = chains(starts, results.values, results.weights[results.NUMBERS])
         outer = results.before + outer_only
     np.testing.assert_array_equal(results.outer, outer)
     np.testing.assert_array_equal(results.outer_only, outer_only)
@@ -183,7 +177,8 @@ def test_a_tile_is_loaded_stored_and_added_row_by_row(dtype):
 @numba.njit
 def sum_with_variable_vectors(array, vectors):
     start = address(array, 0)
-    tile_outer_sum(vectors, 1, (1, start, 1, start, 0, start, 0, True, start))
+    numbers = as_integers(start)
+    tile_outer_sum(vectors, 1, (1, start, 1, numbers, start, 0, start, 0, 0, True, start, 0))
 
 
 def test_the_vectors_in_a_row_must_be_known_to_the_compiler(dtype):

@@ -18,10 +18,7 @@ from .dropout import dropout
 from .forward import (
     at_begin,
     at_end,
-    kept_cell_state,
-    kept_term,
     load_state,
-    outputs_row,
     save_state,
     step_at,
     store_units,
@@ -32,14 +29,15 @@ from .gemm import (
     Terms,
     product,
 )
+from .kept import kept_cell_state, kept_term, outputs_row
 from .panels import gate_stride, gates_of_panel, panels_of, whole_panels
-from .workers import first_of_share
+from .rooms import room_of, rows_in_room
 
 
 @inlined
 def _state_gradients(call, cell, workspace, first, room):
-    """Where dh and dc of the rows from one on stand, apart from those of other workers."""
-    place = first * cell.state_row + room * call.rooms_apart
+    """Where dh and dc of the rows from one on stand, apart from those in other rooms."""
+    place = first * cell.state_row + room.number * call.rooms_apart
     return address(workspace, cell.dh + place), address(workspace, cell.dc + place)
 
 
@@ -76,26 +74,25 @@ class StepBack(NamedTuple):
 @device
 def step_back(call, cells, index, dy, workspace, later, first, room):
     """Find what the step of a cell takes that comes so much later than the first one back."""
-    B = call.batch
     cell = cells[index]
     layer = index // call.directions
     direction = index - layer * call.directions
     step = step_at(call, cell, call.stop - call.start - 1 - later)
     dh, dc = _state_gradients(call, cell, workspace, first, room)
-    c_after = kept_cell_state(call, cell, workspace, step) + first * cell.c_row
+    c_after = kept_cell_state(call, cell, workspace, step, room, first)
     onwards = 2 * cell.reverse - 1
-    c_next = onwards * B * cell.c_row
+    c_next = onwards * room.rows * cell.c_row
     source, dy_step, dy_row, has_dy = address(dy, 0), call.y_step, call.y_row, dy.size > 0
     if layer < call.layers - 1:
         dy_row = outputs_row(call, cell)
-        dy_step = B * dy_row
+        dy_step = call.batch * dy_row
         source = _doutputs(call, cell, workspace, dy_step)
         has_dy = True
     source = source + (step * dy_step + first * dy_row + direction * cell.hidden)
     return StepBack(
         address(workspace, cell.gates),
-        kept_term(call, step) + first,
-        onwards * B,
+        kept_term(call, step, room, first),
+        onwards * room.rows,
         c_after + c_next,
         c_after,
         c_next,
@@ -261,7 +258,9 @@ def product_of_dgates(call, cell, packed, direction, blocks, rows, terms, scratc
 
 
 @device
-def input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, first, rows):
+def input_gradient(
+    call, cells, layer, packed, dx, workspace, scratch, begin, end, first, rows, room
+):
     """Gradient of a layer's input in the steps [begin, end), from the directions at hand.
 
     Of the first layer it may not be wanted.
@@ -278,10 +277,10 @@ def input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, en
         target = _doutputs(call, cells[(layer - 1) * D], workspace, dx_step)
     for start in range(begin, end, call.dx_steps):
         steps = min(call.dx_steps, end - start)
-        term = kept_term(call, start) + first
+        term = kept_term(call, start, room, first)
         place = target + (start * dx_step + first * dx_row)
         # Tiles are cut from the rows of a step; few rows are cut from the steps of a row instead.
-        blocks, block, height, row = steps, B, rows, 1
+        blocks, block, height, row = steps, room.rows, rows, 1
         out = Place(place, dx_step, dx_row, 4 * lanes)
         if rows < ROWS:
             blocks, block, height, row = height, row, blocks, block
@@ -321,16 +320,21 @@ def lstm_backward(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace,
     """
     mode = enter_default_mode()
     call = calls[0]
-    first = first_of_share(call.batch, worker, workers)
-    rows = first_of_share(call.batch, worker + 1, workers) - first
+    begin, end = call.start, call.stop
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
-    for above in range(call.last_layer - call.first_layer):
-        layer = call.last_layer - 1 - above
-        for direction in range(call.first_direction, call.last_direction):
-            index = layer * call.directions + direction
-            begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows, worker)
-            _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows, worker)
-            end_back(call, cells, index, dh0, dc0, workspace, first, rows, worker)
-        begin, end = call.start, call.stop
-        input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, first, rows)
+    for number in range(call.rooms):
+        room = room_of(call, number)
+        first, rows = rows_in_room(call, room, worker, workers)
+        if rows == 0:
+            continue
+        for above in range(call.last_layer - call.first_layer):
+            layer = call.last_layer - 1 - above
+            for direction in range(call.first_direction, call.last_direction):
+                index = layer * call.directions + direction
+                begin_back(call, cells, index, dh_n, dc_n, workspace, first, rows, room)
+                _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows, room)
+                end_back(call, cells, index, dh0, dc0, workspace, first, rows, room)
+            input_gradient(
+                call, cells, layer, packed, dx, workspace, scratch, begin, end, first, rows, room
+            )
     restore_mode(mode)

@@ -33,6 +33,7 @@ from .gemm import (
     tiles_over,
     tiling,
 )
+from .kept import kept_cell_state, kept_hidden, kept_term, outputs_row
 from .panels import (
     gate_stride,
     gates_of_panel,
@@ -44,8 +45,8 @@ from .panels import (
     whole_panels,
 )
 from .projection import GateRows, project
+from .rooms import Room, room_of, rows_in_room
 from .vocabulary import is_looked_up, look_up_inputs
-from .workers import first_of_share
 
 
 @device
@@ -71,12 +72,6 @@ def save_state(source, source_row, index, call, cell, first, rows, states):
     copy_columns(rows, H, source, source_row, target, H)
 
 
-@inlined
-def outputs_row(call, cell):
-    """Numbers in a row of a layer's outputs: D H."""
-    return call.directions * cell.hidden
-
-
 class Source(NamedTuple):
     """Input of a layer: the numbers of row b at step t stand from ``start[t * step + b * row]``."""
 
@@ -93,27 +88,6 @@ def source_of_layer(call, cells, layer, x, workspace):
     cell = cells[layer * call.directions]
     step = call.batch * cell.inputs
     return Source(address(workspace, cell.source) + -call.held * step, step, cell.inputs)
-
-
-@inlined
-def kept_hidden(call, cell, direction, workspace, step):
-    """Hidden state that training keeps behind a step, rows D H apart."""
-    row = outputs_row(call, cell)
-    place = cell.outputs + direction * cell.hidden
-    return address(workspace, place) + (step - call.held) * call.batch * row
-
-
-@inlined
-def kept_cell_state(call, cell, workspace, step):
-    """Cell state that training keeps behind a step."""
-    slot = step - call.kept + 1 - cell.reverse
-    return address(workspace, cell.c) + slot * call.batch * cell.c_row
-
-
-@inlined
-def kept_term(call, step):
-    """Term (t, row), of those whose gates training keeps, that a step begins with."""
-    return (step - call.kept) * call.batch
 
 
 @inlined
@@ -166,7 +140,7 @@ class Surroundings(NamedTuple):
     workspace: Any
     scratch: Pointer
     first: int  # of its rows
-    room: int  # in which their states and gates stand in inference: a worker's own, or 0
+    room: Room  # in which their states and gates stand
 
 
 @device
@@ -181,7 +155,7 @@ def walk_from(call, cells, index, past, surroundings):
     direction = index - layer * call.directions
     step = step_at(call, cell, past)
     onwards = 1 - 2 * cell.reverse
-    apart = room * call.rooms_apart if call.training == 0 else 0
+    apart = room.number * call.rooms_apart if call.training == 0 else 0
     row = outputs_row(call, cell)
 
     h_row, h_step, state_room = cell.state_row, 0, cell.state_row
@@ -193,8 +167,8 @@ def walk_from(call, cells, index, past, surroundings):
         h_row, h_step, state_room = row, onwards * B * row, H
         h_after = kept_hidden(call, cell, direction, workspace, step) + first * row
         h_before = h_after + -h_step
-        c_step = onwards * B * cell.c_row
-        c_after = kept_cell_state(call, cell, workspace, step) + first * cell.c_row
+        c_step = onwards * room.rows * cell.c_row
+        c_after = kept_cell_state(call, cell, workspace, step, room, first)
         c_before = c_after + -c_step
 
     if layer == call.layers - 1:
@@ -212,7 +186,7 @@ def walk_from(call, cells, index, past, surroundings):
 
     term, term_step = 0, 0
     if call.training == 1:
-        term, term_step = kept_term(call, step) + first, onwards * B
+        term, term_step = kept_term(call, step, room, first), onwards * room.rows
     elif call.ahead > 0:
         term, term_step = past % call.ahead * room_rows, room_rows
     return Walk(
@@ -582,27 +556,31 @@ def run_chunk(call, cell, panels, rows, steps, walk, past, where):
 @spliced
 def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, workers):
     """One worker's rows; see `lstm_forward`."""
-    B, D = call.batch, call.directions
-    first = first_of_share(B, worker, workers)
-    rows = first_of_share(B, worker + 1, workers) - first
+    D = call.directions
     steps = call.stop - call.start
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     chunk = call.ahead if call.ahead > 0 else max(1, steps)
-    for layer in range(call.first_layer, call.last_layer):
-        source = source_of_layer(call, cells, layer, x, workspace)
-        for direction in range(call.first_direction, call.last_direction):
-            index = layer * D + direction
-            cell = cells[index]
-            panels = address(packed, cell.panels + worker * call.packed_apart)
-            where = Surroundings(source, y, workspace, scratch, first, worker)
-            walk = walk_from(call, cells, index, 0, where)
-            begin_states(call, cell, index, h0, c0, first, rows, walk, workspace)
-            for past in range(0, steps, chunk):
-                walk = walk_from(call, cells, index, past, where)
-                run_chunk(call, cell, panels, rows, min(chunk, steps - past), walk, past, where)
-            walk = walk_from(call, cells, index, steps, where)
-            end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)
-        drop_outputs(call, cells, layer, first, rows, workspace)
+    for number in range(call.rooms):
+        room = room_of(call, number)
+        first, rows = rows_in_room(call, room, worker, workers)
+        if rows == 0:
+            continue
+        for layer in range(call.first_layer, call.last_layer):
+            source = source_of_layer(call, cells, layer, x, workspace)
+            for direction in range(call.first_direction, call.last_direction):
+                index = layer * D + direction
+                cell = cells[index]
+                panels = address(packed, cell.panels + worker * call.packed_apart)
+                where = Surroundings(source, y, workspace, scratch, first, room)
+                walk = walk_from(call, cells, index, 0, where)
+                begin_states(call, cell, index, h0, c0, first, rows, walk, workspace)
+                for past in range(0, steps, chunk):
+                    walk = walk_from(call, cells, index, past, where)
+                    some = min(chunk, steps - past)
+                    run_chunk(call, cell, panels, rows, some, walk, past, where)
+                walk = walk_from(call, cells, index, steps, where)
+                end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)
+            drop_outputs(call, cells, layer, first, rows, workspace)
 
 
 @device

@@ -194,23 +194,29 @@ def asking_tiles(tiles, widest):
 
 
 @inlined
-def _part_of_tile(upcoming, vectors, terms):
-    """Where a tile begins to ask for weights, how far on with every term, and what beside it.
+def _part_of_tile(upcoming, vectors):
+    """Which vectors of the weights a tile asks for: how many come before them, and their number.
 
     As many tiles as there are vectors in a row have asked for all there is, a vector each time, and
     two for four by two vectors (12 rows of 1024 units, from memory: 124 GFLOP/s by every other one,
     190 by both). Then it is a line over and over. A single tall tile asks for every other line (for
     both, 8 rows of 2048 units went at 153 GFLOP/s, and at 162 so).
     """
-    weights, tile, tiles = upcoming
-    if tiles == 0:
-        return weights, 0, 0
-    together = max(1, vectors // tiles)
-    if tile * together >= vectors:
-        return weights, 0, 0
-    lanes = width(weights)
-    step = together * lanes
-    return weights + tile * terms * step, step, step - lanes
+    if upcoming.tiles == 0:
+        return 0, 0
+    together = max(1, vectors // upcoming.tiles)
+    before = upcoming.tile * together
+    return (before, together) if before < vectors else (0, 0)
+
+
+@inlined
+def _asked_by_tile(upcoming, vectors, terms):
+    """Where a tile begins to ask for weights, how far on with every term, and what beside it."""
+    before, together = _part_of_tile(upcoming, vectors)
+    if together == 0:
+        return upcoming.weights, 0, 0
+    lanes = width(upcoming.weights)
+    return upcoming.weights + before * terms * lanes, together * lanes, (together - 1) * lanes
 
 
 class _Run(NamedTuple):
@@ -297,7 +303,7 @@ def tile_product(
     """
     begin = out if continued else Place(start, 0, 0, panel_size)
     run = _run_behind(first, second, stretch.before)
-    asked, step, beside = _part_of_tile(upcoming, vectors, stretch.count)
+    asked, step, beside = _asked_by_tile(upcoming, vectors, stretch.count)
     task = (begin, stretch.count, run, second, weights, panel_size, asked, step, beside, out)
     if vectors == 4:
         tile_sum(4, rows, _next_run, task)
@@ -485,6 +491,13 @@ def columns_asked(features):
     return max(0, tiling(WIDE, features).count - WIDE)
 
 
+class TermRows(NamedTuple):
+    """Rows of a matrix by the numbers of their terms, so many numbers apart."""
+
+    start: Pointer
+    row: int
+
+
 @device
 def outer_products(
     features,
@@ -492,8 +505,8 @@ def outer_products(
     vectors,
     values,
     values_row,
+    numbers,
     weights,
-    weights_row,
     following,
     results,
     added,
@@ -510,10 +523,12 @@ def outer_products(
         Vectors in a row that are of interest: 4, or fewer.
     values, values_row : Pointer, int
         (terms, features), the rows so many numbers apart; read.
-    weights, weights_row : Pointer, int
-        (terms, `vectors`), the rows so many numbers apart; read, and what stands behind the last.
-    following : Pointer
-        As many, which come next and are fetched meanwhile; or the same.
+    numbers : Pointer
+        (terms,) of int64, read: which of the weights belong to each term.
+    weights : TermRows
+        `vectors` of each term; read, and what stands behind the last.
+    following : TermRows
+        Those that come next and are fetched meanwhile; or the same.
     results : Results
         Where it is written to once it is complete: later on each of these cache lines would be
         waited for, a tenth of the time where there are three blocks.
@@ -523,23 +538,30 @@ def outer_products(
         (features, 4 vectors), assigned or accumulated into.
     """
     heights = tiling(4 if vectors > 2 else 2, features)
-    row = 4 * width(out)
+    lanes = width(out)
+    row = 4 * lanes
     feature = 0
     for tile in range(heights.count):
         keep_loop()
         rows = height_of(heights, tile)
-        upcoming = Upcoming(following, tile, asking_tiles(heights.count, WIDE))
-        asked, step, _ = _part_of_tile(upcoming, WIDE, terms)
+        upcoming = Upcoming(following.start, tile, asking_tiles(heights.count, WIDE))
+        before, together = _part_of_tile(upcoming, WIDE)
+        asked, asked_row, step = following.start + before * lanes, following.row, 0
+        if together == 0:
+            asked, asked_row = following.start, 0
         # So many tiles have asked for all there is.
         if results.asked >= 0 and tile >= WIDE:
             asked, step = _column_of_tile(results, results.asked + tile - WIDE)
+            asked_row = 0
         task = (
             terms,
             values + feature,
             values_row,
-            weights,
-            weights_row,
+            numbers,
+            weights.start,
+            weights.row,
             asked,
+            asked_row,
             step,
             added,
             out,

@@ -29,6 +29,35 @@ def block_for_batch(batch):
 block_of_terms = inlined(block_for_batch)
 
 
+class BlockTerms(NamedTuple):
+    """Terms (t, row) of a block: some rows of some steps, in ascending order."""
+
+    step: int
+    steps: int
+    row: int
+    rows: int
+
+
+@inlined
+def blocks_at_hand(call):
+    """Blocks of the steps at hand."""
+    rows, steps = block_of_terms(call.batch)
+    return (call.stop - call.start + steps - 1) // steps * ((call.batch + rows - 1) // rows)
+
+
+@inlined
+def block_at_hand(call, cell, later):
+    """The block that comes so many later than the first one, on the way back."""
+    rows, steps = block_of_terms(call.batch)
+    beside = (call.batch + rows - 1) // rows
+    number = later // beside
+    row = (later - number * beside) * rows
+    if cell.reverse == 0:
+        number = (call.stop - call.start - 1) // steps - number
+    step = call.start + number * steps
+    return BlockTerms(step, min(steps, call.stop - step), row, min(rows, call.batch - row))
+
+
 class Task(NamedTuple):
     """A task of weight gradients: some panels, and some features."""
 

@@ -11,33 +11,35 @@ from typing import NamedTuple
 
 from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import Pointer, address
+from ..simd.pointer import Pointer, address, as_integers
 from ..simd.vector import width
 from .forward import (
     at_begin,
     at_end,
-    kept_hidden,
-    kept_term,
-    outputs_row,
     source_of_layer,
 )
 from .gemm import (
     Results,
     Rows,
+    TermRows,
     columns_asked,
     copy_columns,
     outer_products,
 )
 from .gradient_tasks import (
     Task,
-    block_of_terms,
+    block_at_hand,
+    blocks_at_hand,
     room_of_task,
     rows_of_sums,
     share_of_panels,
     task_of_number,
     tasks_of_gradients,
 )
+from .kept import kept_hidden, outputs_row
 from .panels import gate_stride, gates_of_panel, panels_of, vectors_of_panel
+from .rooms import number_terms
+from .tables import ROOM_FOR_TERMS
 from .token_sums import sum_by_tokens
 from .transposition import transpose
 from .vocabulary import is_looked_up
@@ -105,12 +107,19 @@ def _give_sums(cell, panel, first, last, sums, results, gradients, added):
 class Block(NamedTuple):
     """A block of the terms of sums of outer products."""
 
-    term: int  # the first
     terms: int
-    dgates: Pointer  # of all terms
+    numbers: Pointer  # of the terms, among those that are kept
+    dgates: Pointer  # of all of these
     next_panel: int  # from those of one panel to those of the next
     first: bool  # whether it is the first to be added up
     last: bool  # and whether the last
+
+
+@inlined
+def _dgates_of_panel(cell, block, panel):
+    """Dgates of a panel's units, a row for every term that is kept."""
+    place = gates_of_panel(cell, block.dgates, block.next_panel, panel, 0)
+    return TermRows(place, 4 * gate_stride(cell, panel, width(place)))
 
 
 @device
@@ -138,10 +147,8 @@ def outer_sums_of_block(
     first_panel, last_panel, first, last = task
     lanes = width(features)
     for panel in range(first_panel, last_panel):
-        weights = gates_of_panel(cell, block.dgates, block.next_panel, panel, block.term)
-        following = weights
-        if panel + 1 < last_panel:
-            following = gates_of_panel(cell, block.dgates, block.next_panel, panel + 1, block.term)
+        dgates = _dgates_of_panel(cell, block, panel)
+        following = _dgates_of_panel(cell, block, min(panel + 1, last_panel - 1))
         sums = first_sums + (panel - first_panel) * sums_panel
         asked = (panel - first_panel) * columns_asked(last - first) if block.last else -1
         results = _results_of(cell, inputs, panel * lanes, first, last, gradients, asked)
@@ -151,8 +158,8 @@ def outer_sums_of_block(
             vectors_of_panel(cell, panel, lanes),
             features,
             last - first,
-            weights,
-            4 * gate_stride(cell, panel, lanes),
+            block.numbers,
+            dgates,
             following,
             results,
             not block.first,
@@ -176,7 +183,7 @@ def _gradient_task(call, cells, index, task, x, gradients, workspace, sums, sums
     The features of a block are copied side by side first: their rows stand so far apart that they
     would drive one another out of the L1 cache, once for every panel.
     """
-    B, D = call.batch, call.directions
+    D = call.directions
     _, _, first, last = task
     cell = cells[index]
     I, H = _inputs_among_features(cell), cell.hidden
@@ -185,51 +192,45 @@ def _gradient_task(call, cells, index, task, x, gradients, workspace, sums, sums
     source = source_of_layer(call, cells, layer, x, workspace)
     h_row = outputs_row(call, cell)
     onwards = 1 - 2 * cell.reverse
-    lanes = width(scratch)
-    block_rows, block_steps = block_of_terms(B)
-    blocks = (call.stop - call.start + block_steps - 1) // block_steps
+    numbers, features = as_integers(scratch), scratch + ROOM_FOR_TERMS
+    blocks = blocks_at_hand(call)
     for later in range(blocks):
-        number = later if cell.reverse == 1 else blocks - 1 - later
-        step = call.start + number * block_steps
-        steps = min(block_steps, call.stop - step)
-        for row in range(0, B, block_rows):
-            rows = min(block_rows, B - row)
-            block = Block(
-                kept_term(call, step) + row,
-                steps * rows,
-                address(workspace, cell.gates),
-                cell.gates_panel,
-                at_end(call, cell) and later == 0 and row == 0,
-                at_begin(call, cell) and later == blocks - 1 and row + rows == B,
+        step, steps, row, rows = terms = block_at_hand(call, cell, later)
+        number_terms(call, call.kept, terms, numbers)
+        block = Block(
+            steps * rows,
+            numbers,
+            address(workspace, cell.gates),
+            cell.gates_panel,
+            at_end(call, cell) and later == 0,
+            at_begin(call, cell) and later == blocks - 1,
+        )
+        for past in range(steps):
+            copy_features(
+                first,
+                last,
+                I,
+                H,
+                source.start + ((step + past) * source.step + row * source.row),
+                source.row,
+                kept_hidden(call, cell, direction, workspace, step + past - onwards) + row * h_row,
+                h_row,
+                rows,
+                features + past * rows * (last - first),
             )
-            for past in range(steps):
-                copy_features(
-                    first,
-                    last,
-                    I,
-                    H,
-                    source.start + ((step + past) * source.step + row * source.row),
-                    source.row,
-                    kept_hidden(call, cell, direction, workspace, step + past - onwards)
-                    + row * h_row,
-                    h_row,
-                    rows,
-                    scratch + past * rows * (last - first),
+        added = call.accumulate == 1
+        outer_sums_of_block(cell, I, task, block, features, gradients, added, sums, sums_panel)
+        if is_looked_up(cell):
+            first_own, last_own = share_of_panels(task, 1 + H)
+            for panel in range(first_own, last_own):
+                sum_by_tokens(
+                    call,
+                    step * call.batch + row,
+                    block.terms,
+                    _dgates_of_panel(cell, block, panel),
+                    not block.first,
+                    address(workspace, cell.token_sums) + panel * call.vocabulary_panel,
                 )
-            added = call.accumulate == 1
-            outer_sums_of_block(cell, I, task, block, scratch, gradients, added, sums, sums_panel)
-            if is_looked_up(cell):
-                first_own, last_own = share_of_panels(task, 1 + H)
-                for panel in range(first_own, last_own):
-                    sum_by_tokens(
-                        call,
-                        step * B + row,
-                        block.terms,
-                        gates_of_panel(cell, block.dgates, block.next_panel, panel, block.term),
-                        gate_stride(cell, panel, lanes),
-                        not block.first,
-                        address(workspace, cell.token_sums) + panel * call.vocabulary_panel,
-                    )
 
 
 @kernel

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import address
+from ..simd.pointer import address, as_integers
 from ..simd.vector import load, load_first, store_first, width
 from .gemm import (
     TILE_VECTORS,
     WIDE,
     Place,
+    TermRows,
     Terms,
     copy_columns,
     no_results,
@@ -21,7 +22,8 @@ from .gemm import (
     product,
 )
 from .gradient_tasks import task_of_number, tasks_of_gradients
-from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
+from .rooms import number_in_a_row
+from .tables import BLOCK_TERMS, ROOM_FOR_TERMS, TASK_FEATURES, TASK_PANELS
 from .workers import first_of_share
 
 
@@ -72,9 +74,10 @@ def linear_product(values, rows, terms, packed, columns, cached, out, scratches,
 class Rooms(NamedTuple):
     """What a worker needs for the gradients of a linear layer: places in its scratch, and a size.
 
-    The first place is that of a block of x.
+    The first place is that of the numbers of terms.
     """
 
+    block_of_x: int
     block_of_dy: int
     sums_of_rows: int
     sums: int
@@ -85,10 +88,11 @@ def rooms_for_gradients(inputs, outputs, lanes):
     """Rooms for the largest task, all at the start of a vector."""
     panels = min(TASK_PANELS, (inputs + 4 * lanes - 1) // (4 * lanes))
     features = (min(TASK_FEATURES, outputs) + lanes - 1) // lanes * lanes
-    block_of_dy = BLOCK_TERMS * 4 * lanes
+    block_of_x = ROOM_FOR_TERMS
+    block_of_dy = block_of_x + BLOCK_TERMS * 4 * lanes
     sums_of_rows = block_of_dy + BLOCK_TERMS * features
     sums = sums_of_rows + features
-    return Rooms(block_of_dy, sums_of_rows, sums, sums + panels * features * 4 * lanes)
+    return Rooms(block_of_x, block_of_dy, sums_of_rows, sums, sums + panels * features * 4 * lanes)
 
 
 _rooms_of_task = inlined(rooms_for_gradients)
@@ -124,8 +128,10 @@ def _gradient_task(x, dy, rows, inputs, outputs, task, accumulate, weight, bias,
     lanes = width(scratch)
     across, count = 4 * lanes, last - first
     rooms = _rooms_of_task(inputs, outputs, lanes)
-    block_of_x, block_of_dy = scratch, scratch + rooms.block_of_dy
+    block_of_x, block_of_dy = scratch + rooms.block_of_x, scratch + rooms.block_of_dy
     sums_of_rows, first_sums = scratch + rooms.sums_of_rows, scratch + rooms.sums
+    numbers = as_integers(scratch)
+    number_in_a_row(0, BLOCK_TERMS, numbers)
     with_bias = bias.size > 0 and first_panel == 0
     blocks = (rows + BLOCK_TERMS - 1) // BLOCK_TERMS
     for later in range(blocks):
@@ -148,9 +154,9 @@ def _gradient_task(x, dy, rows, inputs, outputs, task, accumulate, weight, bias,
                 panel_vectors(inputs - column, lanes, WIDE),
                 block_of_dy,
                 count,
-                block_of_x,
-                across,
-                block_of_x,
+                numbers,
+                TermRows(block_of_x, across),
+                TermRows(block_of_x, across),
                 no_results(sums),
                 later > 0,
                 sums,

@@ -45,13 +45,14 @@ CALL = np.dtype(
             "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
             "scratch_apart",  # from a worker's scratch to the next one's
-            "room_rows",  # rows that states and gates have room for: B, or those of a worker
-            # from a worker's h, c and gates to the next one's, 0 where all share them; in training
-            # between the rows of two workers in dh and dc
+            "rooms",  # that the rows of states and gates are in: one for each worker with rows
+            "room_rows",  # rows that h and c of inference have in each, and a step of its gates
+            # in inference from one room to the next, in training between the rows of two in dh and
+            # dc
             "rooms_apart",
             "vocabulary",  # rows of the table that x is where tokens stand for inputs; else 0
             "tokens",  # address of these, (T, B) of int64
-            "order",  # and of what `group_tokens` gave, for the way back
+            "order",  # and of what `group_tokens` gave, (T, B, 2) of int64, for the way back
             "vocabulary_panel",  # stride over H / W of what is kept of them
             "packed_apart",  # from a worker's packed weights to the next one's; 0 if it is the same
             # into which the units of a direction are cut where workers share them out, or stages:
@@ -93,12 +94,12 @@ CELL = np.dtype(
             "weight_ih",
             "weight_hh",
             "bias",  # -1 if there is none
-            # in the workspace; where workers infer rows of their own, h, c and gates of the first
-            # one, which are the same for all cells
+            # in the workspace; where workers infer rows of their own, h, c and gates in the first
+            # room, which are the same for all cells
             "h",  # (2, room_rows, state_row), the newest two; inference only
-            "c",  # (steps + 1 in training, else 1; room_rows, c_row)
-            # (H / W, gate_steps, room_rows, 4, W), the last one with the units that are left for W;
-            # dgates after backward
+            "c",  # (room_rows, c_row); in training (rooms; steps + 1, rows of the room, c_row)
+            # (H / W; gate_steps, room_rows, 4, W), the last one with the units that are left for W;
+            # in training (H / W; rooms; gate_steps, rows of the room, 4, W), dgates after backward
             "gates",
             "gates_panel",  # stride of the gates over H / W
             # (steps, B, D H), shared by the directions; for training also the step before, and the
@@ -126,6 +127,8 @@ CELL = np.dtype(
 # A block of weight gradients is summed over so many (step, row) terms: one chain of float32 over a
 # million terms has an error of 1.5e-4, blocks of 128 one of 8e-7. Blocks of 64 and 256 are as fast.
 BLOCK_TERMS = 128
+# Numbers that take as much room as an integer for each of them, or more.
+ROOM_FOR_TERMS = 2 * BLOCK_TERMS
 # Panels and features of one task of weight gradients. dgates come from memory once for so many
 # features (72 to 98 GFLOP/s at T365 B256 I32 H64, where 48 features gave 86), and features of a
 # block are copied once for so many panels (88 to 103 at T200 B32 I640 H320, where 4 gave 98). More

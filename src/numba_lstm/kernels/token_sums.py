@@ -9,52 +9,58 @@ from __future__ import annotations
 import numpy as np
 
 from ..jit import device, inlined, kernel
-from ..simd.pointer import integers_at
+from ..simd.pointer import address, integers_at
 from ..simd.vector import broadcast, load_first, store, store_first, width
-from .gradient_tasks import block_of_terms
+from .gradient_tasks import BlockTerms, block_of_terms
+from .rooms import number_terms
 from .tables import BLOCK_TERMS
 
 
 @kernel
-def group_tokens(tokens, batch, vocabulary, order):
+def group_tokens(calls, tokens, vocabulary, order):
     """Bring the terms of every block of weight gradients into an order in which tokens meet.
 
     Parameters
     ----------
+    calls : (1,) array of CALL
     tokens : array of int64
         (T B), read.
-    batch, vocabulary : int
+    vocabulary : int
     order : array of int64
-        (T B), assigned: the terms of a block, by their numbers within it, those of the same token
-        one behind another and ascending.
+        (T B, 2), assigned: token of each term of a block, and its number among those of the piece
+        that are kept; those of the same token one behind another, and ascending.
     """
+    call = calls[0]
+    batch = call.batch
     block_rows, block_steps = block_of_terms(batch)
+    numbers = np.empty(BLOCK_TERMS, np.int64)
     is_first = np.empty(BLOCK_TERMS, np.bool_)
     following = np.empty(BLOCK_TERMS, np.int64)
     newest = np.full(vocabulary, -1, np.int64)
     for step in range(0, tokens.size // batch, block_steps):
         steps = min(block_steps, tokens.size // batch - step)
         for row in range(0, batch, block_rows):
-            begin = step * batch + row
-            terms = steps * min(block_rows, batch - row)
-            for term in range(terms):
+            begin, rows = step * batch + row, min(block_rows, batch - row)
+            # Pieces begin where blocks do.
+            kept = step - step % call.gate_steps
+            number_terms(call, kept, BlockTerms(step, steps, row, rows), address(numbers, 0))
+            for term in range(steps * rows):
                 token = tokens[begin + term]
                 before = newest[token] - begin
                 is_first[term] = before < 0
-                following[term] = 0
+                following[term] = -1
                 if before >= 0:
                     following[before] = term
                 newest[token] = begin + term
             place = begin
-            for leader in range(terms):
-                if is_first[leader]:
-                    order[place] = leader
+            for leader in range(steps * rows):
+                if not is_first[leader]:
+                    continue
+                term = leader
+                while term >= 0:
+                    order[place, 0], order[place, 1] = tokens[begin + term], numbers[term]
                     place += 1
-                    term = following[leader]
-                    while term > 0:
-                        order[place] = term
-                        place += 1
-                        term = following[term]
+                    term = following[term]
 
 
 @inlined
@@ -64,35 +70,34 @@ def _add_first(place, count, vector):
 
 
 @device
-def sum_by_tokens(call, begin, terms, dgates, units, added, sums):
-    """Add the dgates of a block of terms, in a panel of so many units, to the sums of their tokens.
+def sum_by_tokens(call, begin, terms, dgates, added, sums):
+    """Add the dgates of a block of terms, in a panel, to the sums of their tokens.
 
     The terms of a token are added up first, from the first of them. All sums are set to zero before
     unless something is to be added to.
     """
-    tokens, order = integers_at(call.tokens), integers_at(call.order)
+    order = integers_at(call.order)
     lanes = width(sums)
-    row_size = 4 * units
+    start, row_size = dgates
     # Lanes of interest in four vectors.
     n0, n1 = min(lanes, row_size), max(0, min(lanes, row_size - lanes))
     n2, n3 = max(0, min(lanes, row_size - 2 * lanes)), max(0, row_size - 3 * lanes)
     if not added:
         for k in range(0, call.vocabulary * row_size, lanes):
             store(broadcast(sums, 0.0), sums + k)
-    k = begin
-    while k < begin + terms:
-        leader = order[k]
-        token = tokens[begin + leader]
-        four = dgates + leader * row_size
+    k, end = 2 * begin, 2 * (begin + terms)
+    while k < end:
+        token = order[k]
+        four = start + order[k + 1] * row_size
         v0, v1 = load_first(four, n0), load_first(four + lanes, n1)
         v2, v3 = load_first(four + 2 * lanes, n2), load_first(four + 3 * lanes, n3)
-        k += 1
-        while k < begin + terms and tokens[begin + order[k]] == token:
-            four = dgates + order[k] * row_size
+        k += 2
+        while k < end and order[k] == token:
+            four = start + order[k + 1] * row_size
             v0, v1 = v0 + load_first(four, n0), v1 + load_first(four + lanes, n1)
             v2 = v2 + load_first(four + 2 * lanes, n2)
             v3 = v3 + load_first(four + 3 * lanes, n3)
-            k += 1
+            k += 2
         target = sums + token * row_size
         _add_first(target, n0, v0)
         _add_first(target + lanes, n1, v1)

@@ -20,6 +20,7 @@ from .backward import (
     step_back,
 )
 from .panels import panels_of
+from .rooms import room_of
 from .tables import FLOATS_OF_LINE
 from .workers import (
     cell_of_task,
@@ -49,13 +50,14 @@ def _take_steps(call, cells, index, packed, dy, workspace, scratch, panel, last,
     there is one stage more than there are steps: the last gives the dh before them.
     """
     B, steps = call.batch, call.stop - call.start
+    room = room_of(call, 0)
     cell = cells[index]
     for number in range(later, later + some):
         if number > 0:
-            behind = step_back(call, cells, index, dy, workspace, number - 1, 0, 0)
+            behind = step_back(call, cells, index, dy, workspace, number - 1, 0, room)
             recurrent_step_back(call, cell, packed, panel, last, B, behind, scratch)
         if number < steps:
-            place = step_back(call, cells, index, dy, workspace, number, 0, 0)
+            place = step_back(call, cells, index, dy, workspace, number, 0, room)
             cell_step_back(cell, panel, last, B, place)
 
 
@@ -67,6 +69,7 @@ def _stage(own, layer, direction, stage, kind, later, some):
     """
     call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers = own
     B, steps = call.batch, call.stop - call.start
+    room = room_of(call, 0)
     panels = panels_of(cells[0], width(scratch))
     tasks = tasks_of_stage(call)
     flags = address(workspace, call.flags)
@@ -85,14 +88,16 @@ def _stage(own, layer, direction, stage, kind, later, some):
             )
         elif kind == 0:
             if part == 0:
-                begin_back(call, cells, index, dh_n, dc_n, workspace, 0, B, 0)
+                begin_back(call, cells, index, dh_n, dc_n, workspace, 0, B, room)
         else:
             if part == 0:
-                end_back(call, cells, index, dh0, dc0, workspace, 0, B, 0)
+                end_back(call, cells, index, dh0, dc0, workspace, 0, B, room)
             if complete_layer(call, direction):
                 begin = call.start + first_of_share(steps, task, tasks)
                 end = call.start + first_of_share(steps, task + 1, tasks)
-                input_gradient(call, cells, layer, packed, dx, workspace, scratch, begin, end, 0, B)
+                input_gradient(
+                    call, cells, layer, packed, dx, workspace, scratch, begin, end, 0, B, room
+                )
         announce(done)
     wait_for(done, (stage + 1) * tasks)
 

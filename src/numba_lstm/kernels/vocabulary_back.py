@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from ..jit import device, kernel
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import address
+from ..simd.pointer import address, as_integers
 from ..simd.vector import width
 from .backward import dgates_terms, product_of_dgates
 from .gemm import Place
 from .gradient_tasks import Task, room_of_task, task_of_number, tasks_of_gradients
 from .gradients import Block, copy_features, outer_sums_of_block
 from .panels import panels_of
-from .tables import BLOCK_TERMS
+from .rooms import number_in_a_row
+from .tables import BLOCK_TERMS, ROOM_FOR_TERMS
 from .workers import first_of_share
 
 
@@ -21,24 +22,26 @@ def _weights_task(call, cell, task, x, gradients, workspace, scratch):
     I, V = cell.inputs, call.vocabulary
     row_size = 4 * width(scratch)
     count = task.last - task.first
+    numbers, features = as_integers(scratch), scratch + ROOM_FOR_TERMS
     sums = address(workspace, cell.partial + room_of_task(task, 1 + I) * row_size)
     for token in range(0, V, BLOCK_TERMS):
         rows = min(BLOCK_TERMS, V - token)
         values = address(x, token * I)
-        copy_features(task.first, task.last, I, 0, values, I, values, 0, rows, scratch)
+        number_in_a_row(token, rows, numbers)
+        copy_features(task.first, task.last, I, 0, values, I, values, 0, rows, features)
         outer_sums_of_block(
             cell,
             I,
             task,
             Block(
-                token,
                 rows,
+                numbers,
                 address(workspace, cell.token_sums),
                 call.vocabulary_panel,
                 token == 0,
                 token + rows == V,
             ),
-            scratch,
+            features,
             gradients,
             call.accumulate == 1,
             sums,

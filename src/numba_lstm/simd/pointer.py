@@ -74,6 +74,19 @@ def integers_at(typing_context: Any, place: Any) -> Any:
     return pointer(types.int64), generate
 
 
+@intrinsic
+def as_integers(typing_context: Any, pointer: Any) -> Any:
+    """Pointer to int64 numbers where others stand, or would."""
+    if not isinstance(pointer, Pointer):
+        return None
+    integers = Pointer(types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(integers))
+
+    return integers(pointer), generate
+
+
 def emit_fetch(builder: Any, pointer: Any, to_write: bool = False) -> None:
     """Emit a request for the cache line at `pointer`; any address will do.
 

@@ -219,7 +219,7 @@ class _Slots(NamedTuple):
 
     tile: Any
     values: Any
-    weights: Any
+    weights: Any  # or what tells where they are
     asked: Any
 
 
@@ -234,7 +234,22 @@ class _Strides(NamedTuple):
     beside: Any = None  # to a second line that is asked for, if there is one
 
 
-def _emit_sum(builder: Any, tile: Tile, count: Any, slots: _Slots, strides: _Strides) -> None:
+# From the slots of weights and of what is asked for to where both are for a term.
+_PlacesOfTerm = Callable[[Any, Any], tuple[Any, Any]]
+
+
+def _as_they_are(weights: Any, asked: Any) -> tuple[Any, Any]:
+    return weights, asked
+
+
+def _emit_sum(
+    builder: Any,
+    tile: Tile,
+    count: Any,
+    slots: _Slots,
+    strides: _Strides,
+    places: _PlacesOfTerm = _as_they_are,
+) -> None:
     """Emit rank-1 updates for so many terms, and move on behind them.
 
     Two terms at a time, where the multiply-adds are what the loop waits for: some CPUs count and
@@ -244,24 +259,27 @@ def _emit_sum(builder: Any, tile: Tile, count: Any, slots: _Slots, strides: _Str
     """
     if tile.rows * tile.vectors <= 8:
         with cgutils.for_range(builder, count):
-            _emit_terms(builder, tile, 1, slots, strides)
+            _emit_terms(builder, tile, 1, slots, strides, places)
         return
     one = ir.Constant(count.type, 1)
     with cgutils.for_range(builder, builder.lshr(count, one)):
-        _emit_terms(builder, tile, 2, slots, strides)
+        _emit_terms(builder, tile, 2, slots, strides, places)
     with builder.if_then(builder.trunc(count, ir.IntType(1))):
-        _emit_terms(builder, tile, 1, slots, strides)
+        _emit_terms(builder, tile, 1, slots, strides, places)
 
 
-def _emit_terms(builder: Any, tile: Tile, terms: int, slots: _Slots, strides: _Strides) -> None:
+def _emit_terms(
+    builder: Any, tile: Tile, terms: int, slots: _Slots, strides: _Strides, places: _PlacesOfTerm
+) -> None:
     """Emit the rank-1 updates of some terms in a row."""
     _emit_kept_loop(builder)
     value, values, weights, asked = (builder.load(slot) for slot in slots)
     for _ in range(terms):
-        emit_fetch(builder, asked)
+        row, line = places(weights, asked)
+        emit_fetch(builder, line)
         if strides.beside is not None:
-            emit_fetch(builder, offset(builder, asked, strides.beside))
-        value = _emit_rank1(builder, tile, value, (weights, strides.panel), (values, strides.row))
+            emit_fetch(builder, offset(builder, line, strides.beside))
+        value = _emit_rank1(builder, tile, value, (row, strides.panel), (values, strides.row))
         values = offset(builder, values, strides.term)
         weights = offset(builder, weights, strides.weights)
         asked = offset(builder, asked, strides.asked)
@@ -385,11 +403,12 @@ def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> A
 
         tile[r, v] += values[r] * weights[v]
 
-    by fused multiply-adds, with `values` and `weights` so many numbers further on for every term.
-    Lines are fetched, and there is code for every height, as in `tile_sum`.
+    by fused multiply-adds. Values are so many numbers further on for every term; `numbers` tells
+    which row of the weights belongs to a term, and which row of what is `asked` for: into L2 comes
+    the line there, and so many steps further on. There is code for every height, as in `tile_sum`.
 
-    `vectors` is a literal, of one panel. `task` is ``(count, values, values_row, weights,
-    weights_row, asked, step, added, out, out_row)``.
+    `vectors` is a literal, of one panel. `task` is ``(count, values, values_row, numbers, weights,
+    weights_row, asked, asked_row, step, added, out, out_row)``.
     """
     *_, out, _ = task
     if not (isinstance(vectors, types.IntegerLiteral) and isinstance(out, Pointer)):
@@ -398,15 +417,24 @@ def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> A
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, height, task_value = arguments
         parts = _fields(builder, task_value, len(task))
-        count, values, values_row, weights, weights_row, asked, step, added, target, row = parts
+        count, values, values_row, numbers, weights, weights_row = parts[:6]
+        asked, asked_row, step, added, target, row = parts[6:]
         none, one = ir.Constant(ir.IntType(64), 0), ir.Constant(ir.IntType(64), 1)
 
         def sum_products(tile: Tile) -> None:
             zeros = ir.Constant(context.get_value_type(tile), None)
-            initial = (zeros, values, weights, asked)
+            initial = (zeros, values, numbers, asked)
             slots = _Slots(*(cgutils.alloca_once_value(builder, number) for number in initial))
-            strides = _Strides(one, values_row, none, weights_row, step)
-            _emit_sum(builder, tile, count, slots, strides)
+            strides = _Strides(one, values_row, none, one, step)
+
+            def places(place: Any, line: Any) -> tuple[Any, Any]:
+                number = builder.load(place)
+                return (
+                    offset(builder, weights, builder.mul(number, weights_row)),
+                    offset(builder, line, builder.mul(number, asked_row)),
+                )
+
+            _emit_sum(builder, tile, count, slots, strides, places)
             total = builder.load(slots.tile)
             with builder.if_else(builder.trunc(added, ir.IntType(1))) as (then, otherwise):
                 with then:

@@ -1,0 +1,71 @@
+"""Rooms: where the rows of a batch stand in the workspace, those of a worker apart from the others.
+
+What training keeps of every step a room keeps for its own rows, one step behind another. With the
+rows of all workers side by side in each step, the prefetchers of a core would run ahead of what it
+writes into the rows of another one, and take them away from its cache.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..jit import device, inlined
+from .workers import first_of_share
+
+
+class Room(NamedTuple):
+    """Rows of a batch that stand together."""
+
+    number: int
+    first: int
+    rows: int
+
+
+@inlined
+def room_of(call, number):
+    """One of the rooms of a call."""
+    first = first_of_share(call.batch, number, call.rooms)
+    return Room(number, first, first_of_share(call.batch, number + 1, call.rooms) - first)
+
+
+@inlined
+def _room_of_row(call, row):
+    """Number of the room that a row stands in."""
+    return ((row + 1) * call.rooms - 1) // call.batch
+
+
+@inlined
+def rows_in_room(call, room, worker, workers):
+    """First of a worker's rows in a room, and their number."""
+    first = max(room.first, first_of_share(call.batch, worker, workers))
+    behind = min(room.first + room.rows, first_of_share(call.batch, worker + 1, workers))
+    return first, max(0, behind - first)
+
+
+@inlined
+def kept_row(room, steps, step, row):
+    """Number of a row at a step among all those that the rooms keep, of so many steps each."""
+    return room.first * steps + step * room.rows + row - room.first
+
+
+@inlined
+def number_in_a_row(first, count, numbers):
+    """Number so many terms that stand one behind another."""
+    for k in range(count):
+        numbers[k] = first + k
+
+
+@device
+def number_terms(call, kept, block, numbers):
+    """Write the numbers that the terms of a block have among all that is kept from a step on."""
+    end = block.row + block.rows
+    for step in range(block.step - kept, block.step + block.steps - kept):
+        row, number = block.row, _room_of_row(call, block.row)
+        while row < end:
+            room = room_of(call, number)
+            behind = min(end, room.first + room.rows)
+            first = kept_row(room, call.gate_steps, step, row)
+            number_in_a_row(first, behind - row, numbers)
+            numbers = numbers + (behind - row)
+            row = behind
+            number += 1
