@@ -11,9 +11,11 @@ from numba_lstm.kernels.gemm import (
     ROWS,
     TILE_VECTORS,
     WIDE,
+    Ahead,
     Place,
     Results,
     Rows,
+    RowsOfSteps,
     TermRows,
     Terms,
     height_of,
@@ -179,7 +181,9 @@ def run_outer(x, features, vectors, numbers, weights, asked, added, out):
     of_terms = address(numbers, 0), TermRows(start, weights.shape[1]), TermRows(start, 10**12)
     # What is asked for may lie anywhere: nothing is read.
     results = Results(Rows(sums, row, 10**12, features), Rows(start, 0, 0, 0), asked)
-    outer_products(features, terms, vectors, values, row, *of_terms, results, added, sums)
+    nowhere = RowsOfSteps(start + 10**15, -(10**12), 10**12, 70)
+    ahead = Ahead(3, 3 + terms, 4, nowhere, nowhere)
+    outer_products(features, terms, vectors, values, row, *of_terms, results, ahead, added, sums)
 
 
 @given(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, fetch, fetch_to_write
+from ..simd.tile import keep_loop
 from ..simd.vector import load, load_first, width
 from .cell import cell_backward
 from .dropout import dropout
@@ -323,6 +324,7 @@ def lstm_backward(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace,
     begin, end = call.start, call.stop
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     for number in range(call.rooms):
+        keep_loop()
         room = room_of(call, number)
         first, rows = rows_in_room(call, room, worker, workers)
         if rows == 0:

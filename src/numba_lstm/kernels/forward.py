@@ -561,6 +561,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     chunk = call.ahead if call.ahead > 0 else max(1, steps)
     for number in range(call.rooms):
+        keep_loop()
         room = room_of(call, number)
         first, rows = rows_in_room(call, room, worker, workers)
         if rows == 0:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..jit import device, inlined
 from ..simd import cpu
-from ..simd.pointer import Pointer
+from ..simd.pointer import Pointer, fetch
 from ..simd.tile import (
     PANEL_VECTORS,
     keep_loop,
@@ -498,6 +498,54 @@ class TermRows(NamedTuple):
     row: int
 
 
+class RowsOfSteps(NamedTuple):
+    """Columns of the rows of some steps: where they begin, and how far apart both are."""
+
+    start: Pointer
+    step: int
+    row: int
+    columns: int
+
+
+class Ahead(NamedTuple):
+    """Rows of two matrices that are wanted later, from one to another in the order of the steps."""
+
+    first: int
+    last: int
+    rows: int  # in a step
+    one: RowsOfSteps
+    other: RowsOfSteps
+
+
+@inlined
+def nothing_ahead(place):
+    """No rows."""
+    nowhere = RowsOfSteps(place, 0, 0, 0)
+    return Ahead(0, 0, 1, nowhere, nowhere)
+
+
+@inlined
+def share_ahead(ahead, share, shares):
+    """One of nearly equal shares of rows that are wanted later."""
+    count = ahead.last - ahead.first
+    first = ahead.first + first_of_share(count, share, shares)
+    last = ahead.first + first_of_share(count, share + 1, shares)
+    return Ahead(first, last, ahead.rows, ahead.one, ahead.other)
+
+
+@device
+def _ask_ahead(ahead):
+    """Ask for rows that are wanted later."""
+    for number in range(ahead.first, ahead.last):
+        step = number // ahead.rows
+        row = number - step * ahead.rows
+        for wanted in (ahead.one, ahead.other):
+            place = wanted.start + (step * wanted.step + row * wanted.row)
+            for column in range(0, wanted.columns, width(place)):
+                keep_loop()
+                fetch(place + column)
+
+
 @device
 def outer_products(
     features,
@@ -509,6 +557,7 @@ def outer_products(
     weights,
     following,
     results,
+    ahead,
     added,
     out,
 ):
@@ -532,6 +581,8 @@ def outer_products(
     results : Results
         Where it is written to once it is complete: later on each of these cache lines would be
         waited for, a tenth of the time where there are three blocks.
+    ahead : Ahead
+        What each tile asks for some of: too much at once would have to wait.
     added : bool
         Whether there is something in `out` for it to join.
     out : Pointer
@@ -571,5 +622,6 @@ def outer_products(
             tile_outer_sum(4, rows, task)
         else:
             tile_outer_sum(2, rows, task)
+        _ask_ahead(share_ahead(ahead, tile, heights.count))
         out = out + rows * row
         feature += rows

@@ -14,17 +14,21 @@ from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, as_integers
 from ..simd.vector import width
 from .forward import (
+    Source,
     at_begin,
     at_end,
     source_of_layer,
 )
 from .gemm import (
+    Ahead,
     Results,
     Rows,
+    RowsOfSteps,
     TermRows,
     columns_asked,
     copy_columns,
     outer_products,
+    share_ahead,
 )
 from .gradient_tasks import (
     Task,
@@ -38,7 +42,7 @@ from .gradient_tasks import (
 )
 from .kept import kept_hidden, outputs_row
 from .panels import gate_stride, gates_of_panel, panels_of, vectors_of_panel
-from .rooms import number_terms
+from .rooms import number_of_term, number_terms
 from .tables import ROOM_FOR_TERMS
 from .token_sums import sum_by_tokens
 from .transposition import transpose
@@ -115,6 +119,14 @@ class Block(NamedTuple):
     last: bool  # and whether the last
 
 
+class NextBlock(NamedTuple):
+    """What is summed behind a block: a panel first, how far on its terms are, and features."""
+
+    panel: int
+    onwards: int
+    features: Ahead
+
+
 @inlined
 def _dgates_of_panel(cell, block, panel):
     """Dgates of a panel's units, a row for every term that is kept."""
@@ -124,9 +136,12 @@ def _dgates_of_panel(cell, block, panel):
 
 @device
 def outer_sums_of_block(
-    cell, inputs, task, block, features, gradients, accumulate, first_sums, sums_panel
+    cell, inputs, task, block, features, gradients, accumulate, first_sums, sums_panel, next_block
 ):
     """Add a block to the sums of a task, and give the gradients what is complete.
+
+    Meanwhile what comes next is asked for, the features of the next block and the dgates of its
+    first panel too: all of it may stand in the cache of another core, or in memory.
 
     Parameters
     ----------
@@ -143,12 +158,16 @@ def outer_sums_of_block(
         Whether they are added to.
     first_sums, sums_panel : Pointer, int
         Sums of the first panel, and how far on those of the next one are.
+    next_block : NextBlock
     """
     first_panel, last_panel, first, last = task
     lanes = width(features)
     for panel in range(first_panel, last_panel):
         dgates = _dgates_of_panel(cell, block, panel)
-        following = _dgates_of_panel(cell, block, min(panel + 1, last_panel - 1))
+        following, onwards = panel + 1, 0
+        if following == last_panel:
+            following, onwards = next_block.panel, next_block.onwards
+        place, row = _dgates_of_panel(cell, block, following)
         sums = first_sums + (panel - first_panel) * sums_panel
         asked = (panel - first_panel) * columns_asked(last - first) if block.last else -1
         results = _results_of(cell, inputs, panel * lanes, first, last, gradients, asked)
@@ -160,8 +179,9 @@ def outer_sums_of_block(
             last - first,
             block.numbers,
             dgates,
-            following,
+            TermRows(place + onwards * row, row),
             results,
+            share_ahead(next_block.features, panel - first_panel, last_panel - first_panel),
             not block.first,
             sums,
         )
@@ -176,56 +196,105 @@ def _inputs_among_features(cell):
     return 0 if is_looked_up(cell) else cell.inputs
 
 
+@inlined
+def _features_of_block(call, cells, index, terms, x, workspace):
+    """Where x and h stand that the terms of a block go with, from its first step and row on."""
+    cell = cells[index]
+    layer = index // call.directions
+    direction = index - layer * call.directions
+    x_start, x_step, x_row = source_of_layer(call, cells, layer, x, workspace)
+    before = terms.step - 1 + 2 * cell.reverse
+    h = kept_hidden(call, cell, direction, workspace, before)
+    h_row = outputs_row(call, cell)
+    return (
+        Source(x_start + (terms.step * x_step + terms.row * x_row), x_step, x_row),
+        Source(h + terms.row * h_row, call.batch * h_row, h_row),
+    )
+
+
+@inlined
+def _next_block(call, cells, index, terms, next_task, next_terms, x, workspace):
+    """What a worker sums behind a block: the next one of its task, or the first of another task."""
+    cell = cells[index]
+    I = _inputs_among_features(cell)
+    first, last = next_task.first, next_task.last
+    x_first, x_count = _features_between(first, last, 1, 1 + I)
+    h_first, h_count = _features_between(first, last, 1 + I, 1 + I + cell.hidden)
+    x, h = _features_of_block(call, cells, index, next_terms, x, workspace)
+    number = number_of_term(call, terms.step - call.kept, terms.row)
+    return NextBlock(
+        next_task.first_panel,
+        number_of_term(call, next_terms.step - call.kept, next_terms.row) - number,
+        Ahead(
+            0,
+            next_terms.steps * next_terms.rows,
+            next_terms.rows,
+            RowsOfSteps(x.start + x_first, x.step, x.row, x_count),
+            RowsOfSteps(h.start + h_first, h.step, h.row, h_count),
+        ),
+    )
+
+
 @device
-def _gradient_task(call, cells, index, task, x, gradients, workspace, sums, sums_panel, scratch):
+def _gradient_task(
+    call, cells, index, task, next_task, x, gradients, workspace, sums, sums_panel, scratch
+):
     """Gradients of some units with respect to some features, summed in one place panel by panel.
 
     The features of a block are copied side by side first: their rows stand so far apart that they
     would drive one another out of the L1 cache, once for every panel.
     """
-    D = call.directions
     _, _, first, last = task
     cell = cells[index]
     I, H = _inputs_among_features(cell), cell.hidden
-    layer = index // D
-    direction = index - layer * D
-    source = source_of_layer(call, cells, layer, x, workspace)
-    h_row = outputs_row(call, cell)
-    onwards = 1 - 2 * cell.reverse
     numbers, features = as_integers(scratch), scratch + ROOM_FOR_TERMS
     blocks = blocks_at_hand(call)
     for later in range(blocks):
-        step, steps, row, rows = terms = block_at_hand(call, cell, later)
+        terms = block_at_hand(call, cell, later)
+        following, next_terms = task, block_at_hand(call, cell, later + 1)
+        if later + 1 == blocks:
+            following, next_terms = next_task, block_at_hand(call, cell, 0)
         number_terms(call, call.kept, terms, numbers)
         block = Block(
-            steps * rows,
+            terms.steps * terms.rows,
             numbers,
             address(workspace, cell.gates),
             cell.gates_panel,
             at_end(call, cell) and later == 0,
             at_begin(call, cell) and later == blocks - 1,
         )
-        for past in range(steps):
+        of_x, of_h = _features_of_block(call, cells, index, terms, x, workspace)
+        for past in range(terms.steps):
             copy_features(
                 first,
                 last,
                 I,
                 H,
-                source.start + ((step + past) * source.step + row * source.row),
-                source.row,
-                kept_hidden(call, cell, direction, workspace, step + past - onwards) + row * h_row,
-                h_row,
-                rows,
-                features + past * rows * (last - first),
+                of_x.start + past * of_x.step,
+                of_x.row,
+                of_h.start + past * of_h.step,
+                of_h.row,
+                terms.rows,
+                features + past * terms.rows * (last - first),
             )
-        added = call.accumulate == 1
-        outer_sums_of_block(cell, I, task, block, features, gradients, added, sums, sums_panel)
+        outer_sums_of_block(
+            cell,
+            I,
+            task,
+            block,
+            features,
+            gradients,
+            call.accumulate == 1,
+            sums,
+            sums_panel,
+            _next_block(call, cells, index, terms, following, next_terms, x, workspace),
+        )
         if is_looked_up(cell):
             first_own, last_own = share_of_panels(task, 1 + H)
             for panel in range(first_own, last_own):
                 sum_by_tokens(
                     call,
-                    step * call.batch + row,
+                    terms.step * call.batch + terms.row,
                     block.terms,
                     _dgates_of_panel(cell, block, panel),
                     not block.first,
@@ -276,6 +345,12 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
                     largest = task
             for number in range(first_task, tasks, workers):
                 task = task_of_number(panels, panel_tasks, features, feature_tasks, number)
+                next_task = Task(0, 0, 0, 0)
+                if number + workers < tasks:
+                    following = number + workers
+                    next_task = task_of_number(
+                        panels, panel_tasks, features, feature_tasks, following
+                    )
                 row, panel_rows = task.first_panel * features + task.first, features
                 if whole:
                     row, panel_rows = room_of_task(largest, features), task.last - task.first
@@ -285,6 +360,7 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
                     cells,
                     index,
                     task,
+                    next_task,
                     x,
                     gradients,
                     workspace,

@@ -49,6 +49,12 @@ def kept_row(room, steps, step, row):
 
 
 @inlined
+def number_of_term(call, step, row):
+    """Number of a term (t, row) among all that is kept, from a step so many before it on."""
+    return kept_row(room_of(call, _room_of_row(call, row)), call.gate_steps, step, row)
+
+
+@inlined
 def number_in_a_row(first, count, numbers):
     """Number so many terms that stand one behind another."""
     for k in range(count):

@@ -7,9 +7,9 @@ from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address, as_integers
 from ..simd.vector import width
 from .backward import dgates_terms, product_of_dgates
-from .gemm import Place
+from .gemm import Place, nothing_ahead
 from .gradient_tasks import Task, room_of_task, task_of_number, tasks_of_gradients
-from .gradients import Block, copy_features, outer_sums_of_block
+from .gradients import Block, NextBlock, copy_features, outer_sums_of_block
 from .panels import panels_of
 from .rooms import number_in_a_row
 from .tables import BLOCK_TERMS, ROOM_FOR_TERMS
@@ -46,6 +46,7 @@ def _weights_task(call, cell, task, x, gradients, workspace, scratch):
             call.accumulate == 1,
             sums,
             count * row_size,
+            NextBlock(task.first_panel, 0, nothing_ahead(features)),
         )
 
 
