@@ -23,7 +23,7 @@ ORDER = re.findall(
     jit
     simd.cpu simd.pointer simd.vector simd.tile simd.mode simd.atomic simd.native
     kernels.region kernels.tables kernels.workers kernels.rooms kernels.kept kernels.activations
-    kernels.gemm kernels.transposition kernels.panels kernels.projection
+    kernels.gemm kernels.outer_products kernels.transposition kernels.panels kernels.projection
     kernels.cell kernels.dropout kernels.vocabulary kernels.forward kernels.units kernels.backward
     kernels.gradient_tasks kernels.token_sums kernels.gradients kernels.vocabulary_back
     kernels.units_back kernels.wavefront kernels.step kernels.rows

@@ -1,4 +1,4 @@
-"""Products, sums of outer products, and the panels that they read."""
+"""Products, and the panels that they read."""
 
 import numba
 import numpy as np
@@ -11,15 +11,9 @@ from numba_lstm.kernels.gemm import (
     ROWS,
     TILE_VECTORS,
     WIDE,
-    Ahead,
     Place,
-    Results,
-    Rows,
-    RowsOfSteps,
-    TermRows,
     Terms,
     height_of,
-    outer_products,
     product,
     tiling,
 )
@@ -171,48 +165,6 @@ def test_product(blocks, rows, runs, first, second, columns, dtype, begin, apart
     np.testing.assert_array_equal(alone[0, 0], out[-1, -1])
     # Nor on whether the next panel is asked for.
     np.testing.assert_array_equal(result(values, before, cached=terms * columns), out)
-
-
-@numba.njit
-def run_outer(x, features, vectors, numbers, weights, asked, added, out):
-    terms, row = x.shape
-    values, sums = address(x.reshape(-1), 0), address(out.reshape(-1), 0)
-    start = address(weights.reshape(-1), 0)
-    of_terms = address(numbers, 0), TermRows(start, weights.shape[1]), TermRows(start, 10**12)
-    # What is asked for may lie anywhere: nothing is read.
-    results = Results(Rows(sums, row, 10**12, features), Rows(start, 0, 0, 0), asked)
-    nowhere = RowsOfSteps(start + 10**15, -(10**12), 10**12, 70)
-    ahead = Ahead(3, 3 + terms, 4, nowhere, nowhere)
-    outer_products(features, terms, vectors, values, row, *of_terms, results, ahead, added, sums)
-
-
-@given(
-    st.integers(1, 40),
-    st.integers(1, 50),
-    st.integers(0, 3),
-    st.integers(1, 64),
-    st.sampled_from([-1, 0, 7]),
-    st.booleans(),
-    DTYPES,
-)
-def test_outer_products(terms, features, apart, across, asked, added, dtype):
-    random = np.random.default_rng(terms + 100 * features)
-    lanes = cpu.lanes(np.dtype(dtype).itemsize)
-    across = min(across, 4 * lanes)
-    x = random.standard_normal((terms, features + apart)).astype(dtype)
-    # Behind the last of rows that are narrower than four vectors there is something to be read.
-    kept = terms + 5
-    numbers = random.permutation(kept)[:terms]
-    room = np.full(kept * across + 4 * lanes, np.nan, dtype)
-    weights = room[: kept * across].reshape(kept, across)
-    weights[numbers] = random.standard_normal((terms, across))
-    out = np.ones((features, 4 * lanes), dtype)
-    run_outer(x, features, -(-across // lanes), numbers, weights, asked, added, out)
-    weights = weights[numbers]
-    x = x[:, :features].astype(np.longdouble)
-    exact = added + x.T @ weights
-    bound = terms * np.finfo(dtype).eps * (1 + np.abs(x).T @ np.abs(weights).max(1))
-    assert np.abs(out[:, :across] - exact).max() < bound.max()
 
 
 @numba.njit

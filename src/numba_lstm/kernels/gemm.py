@@ -1,4 +1,4 @@
-"""Products on the register tile: rows times packed panels, and sums of outer products.
+"""Products on the register tile: rows times packed panels.
 
 Every sum is one chain of fused multiply-adds in ascending order of its terms, whatever the height
 and width of the tile, so a row's result does not depend on its neighbours.
@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 from ..jit import device, inlined
 from ..simd import cpu
-from ..simd.pointer import Pointer, fetch
+from ..simd.pointer import Pointer
 from ..simd.tile import (
     PANEL_VECTORS,
     keep_loop,
-    tile_outer_sum,
     tile_sum,
 )
 from ..simd.vector import load_first, store_first, width
@@ -194,7 +193,7 @@ def asking_tiles(tiles, widest):
 
 
 @inlined
-def _part_of_tile(upcoming, vectors):
+def part_of_tile(upcoming, vectors):
     """Which vectors of the weights a tile asks for: how many come before them, and their number.
 
     As many tiles as there are vectors in a row have asked for all there is, a vector each time, and
@@ -212,7 +211,7 @@ def _part_of_tile(upcoming, vectors):
 @inlined
 def _asked_by_tile(upcoming, vectors, terms):
     """Where a tile begins to ask for weights, how far on with every term, and what beside it."""
-    before, together = _part_of_tile(upcoming, vectors)
+    before, together = part_of_tile(upcoming, vectors)
     if together == 0:
         return upcoming.weights, 0, 0
     lanes = width(upcoming.weights)
@@ -437,191 +436,3 @@ def product(
                         copy_columns(height, wanted, scratch, across, target, out.row)
                     row += height
         column += across * together
-
-
-class Rows(NamedTuple):
-    """Columns of some rows of a matrix, by gates: where they begin, and how far apart they are."""
-
-    start: Pointer
-    row: int
-    gate: int
-    columns: int
-
-
-class Results(NamedTuple):
-    """Rows that sums are written to, in two parts, which tiles ask for column by column.
-
-    A tile asks for a vector of columns of one gate, in as many rows as it has terms: those of its
-    own units, and of units that come next. `asked` columns were asked for before; -1 if it is too
-    early to ask.
-    """
-
-    first: Rows
-    second: Rows
-    asked: int
-
-
-@inlined
-def no_results(place):
-    """Rows of sums that stay where they are."""
-    nothing = Rows(place, 0, 0, 0)
-    return Results(nothing, nothing, -1)
-
-
-@inlined
-def _column_of_tile(results, number):
-    """Where a tile begins to ask for a vector of columns, and how far on the next row is."""
-    lanes = width(results.first.start)
-    # A vector more, as rows begin in the midst of a cache line.
-    first_count = (results.first.columns + 2 * lanes - 1) // lanes
-    second_count = (results.second.columns + 2 * lanes - 1) // lanes
-    number = number % (4 * (first_count + second_count))
-    column = number // 4
-    gate = number - 4 * column
-    rows = results.first
-    if column >= first_count:
-        rows = results.second
-        column -= first_count
-    return rows.start + (gate * rows.gate + column * lanes), rows.row
-
-
-@inlined
-def columns_asked(features):
-    """Columns of results that tiles over so many features ask for."""
-    return max(0, tiling(WIDE, features).count - WIDE)
-
-
-class TermRows(NamedTuple):
-    """Rows of a matrix by the numbers of their terms, so many numbers apart."""
-
-    start: Pointer
-    row: int
-
-
-class RowsOfSteps(NamedTuple):
-    """Columns of the rows of some steps: where they begin, and how far apart both are."""
-
-    start: Pointer
-    step: int
-    row: int
-    columns: int
-
-
-class Ahead(NamedTuple):
-    """Rows of two matrices that are wanted later, from one to another in the order of the steps."""
-
-    first: int
-    last: int
-    rows: int  # in a step
-    one: RowsOfSteps
-    other: RowsOfSteps
-
-
-@inlined
-def nothing_ahead(place):
-    """No rows."""
-    nowhere = RowsOfSteps(place, 0, 0, 0)
-    return Ahead(0, 0, 1, nowhere, nowhere)
-
-
-@inlined
-def share_ahead(ahead, share, shares):
-    """One of nearly equal shares of rows that are wanted later."""
-    count = ahead.last - ahead.first
-    first = ahead.first + first_of_share(count, share, shares)
-    last = ahead.first + first_of_share(count, share + 1, shares)
-    return Ahead(first, last, ahead.rows, ahead.one, ahead.other)
-
-
-@device
-def _ask_ahead(ahead):
-    """Ask for rows that are wanted later."""
-    for number in range(ahead.first, ahead.last):
-        step = number // ahead.rows
-        row = number - step * ahead.rows
-        for wanted in (ahead.one, ahead.other):
-            place = wanted.start + (step * wanted.step + row * wanted.row)
-            for column in range(0, wanted.columns, width(place)):
-                keep_loop()
-                fetch(place + column)
-
-
-@device
-def outer_products(
-    features,
-    terms,
-    vectors,
-    values,
-    values_row,
-    numbers,
-    weights,
-    following,
-    results,
-    ahead,
-    added,
-    out,
-):
-    """Sum a block of outer products: ``out[f] = sum over terms k of values[k, f] * weights[k]``.
-
-    The block's sum starts from zero, and joins what stands in `out` in one addition.
-
-    Parameters
-    ----------
-    features, terms : int
-    vectors : int
-        Vectors in a row that are of interest: 4, or fewer.
-    values, values_row : Pointer, int
-        (terms, features), the rows so many numbers apart; read.
-    numbers : Pointer
-        (terms,) of int64, read: which of the weights belong to each term.
-    weights : TermRows
-        `vectors` of each term; read, and what stands behind the last.
-    following : TermRows
-        Those that come next and are fetched meanwhile; or the same.
-    results : Results
-        Where it is written to once it is complete: later on each of these cache lines would be
-        waited for, a tenth of the time where there are three blocks.
-    ahead : Ahead
-        What each tile asks for some of: too much at once would have to wait.
-    added : bool
-        Whether there is something in `out` for it to join.
-    out : Pointer
-        (features, 4 vectors), assigned or accumulated into.
-    """
-    heights = tiling(4 if vectors > 2 else 2, features)
-    lanes = width(out)
-    row = 4 * lanes
-    feature = 0
-    for tile in range(heights.count):
-        keep_loop()
-        rows = height_of(heights, tile)
-        upcoming = Upcoming(following.start, tile, asking_tiles(heights.count, WIDE))
-        before, together = _part_of_tile(upcoming, WIDE)
-        asked, asked_row, step = following.start + before * lanes, following.row, 0
-        if together == 0:
-            asked, asked_row = following.start, 0
-        # So many tiles have asked for all there is.
-        if results.asked >= 0 and tile >= WIDE:
-            asked, step = _column_of_tile(results, results.asked + tile - WIDE)
-            asked_row = 0
-        task = (
-            terms,
-            values + feature,
-            values_row,
-            numbers,
-            weights.start,
-            weights.row,
-            asked,
-            asked_row,
-            step,
-            added,
-            out,
-            row,
-        )
-        if vectors > 2:
-            tile_outer_sum(4, rows, task)
-        else:
-            tile_outer_sum(2, rows, task)
-        _ask_ahead(share_ahead(ahead, tile, heights.count))
-        out = out + rows * row
-        feature += rows

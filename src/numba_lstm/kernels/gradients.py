@@ -19,17 +19,7 @@ from .forward import (
     at_end,
     source_of_layer,
 )
-from .gemm import (
-    Ahead,
-    Results,
-    Rows,
-    RowsOfSteps,
-    TermRows,
-    columns_asked,
-    copy_columns,
-    outer_products,
-    share_ahead,
-)
+from .gemm import copy_columns
 from .gradient_tasks import (
     Task,
     block_at_hand,
@@ -41,6 +31,16 @@ from .gradient_tasks import (
     tasks_of_gradients,
 )
 from .kept import kept_hidden, outputs_row
+from .outer_products import (
+    Ahead,
+    Results,
+    Rows,
+    RowsOfSteps,
+    TermRows,
+    columns_asked,
+    outer_products,
+    share_ahead,
+)
 from .panels import gate_stride, gates_of_panel, panels_of, vectors_of_panel
 from .rooms import number_of_term, number_terms
 from .tables import ROOM_FOR_TERMS

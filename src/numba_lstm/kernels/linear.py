@@ -12,17 +12,19 @@ from .gemm import (
     TILE_VECTORS,
     WIDE,
     Place,
-    TermRows,
     Terms,
     copy_columns,
-    no_results,
     no_terms,
-    nothing_ahead,
-    outer_products,
     panel_vectors,
     product,
 )
 from .gradient_tasks import task_of_number, tasks_of_gradients
+from .outer_products import (
+    TermRows,
+    no_results,
+    nothing_ahead,
+    outer_products,
+)
 from .rooms import number_in_a_row
 from .tables import BLOCK_TERMS, ROOM_FOR_TERMS, TASK_FEATURES, TASK_PANELS
 from .workers import first_of_share

@@ -7,9 +7,10 @@ from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address, as_integers
 from ..simd.vector import width
 from .backward import dgates_terms, product_of_dgates
-from .gemm import Place, nothing_ahead
+from .gemm import Place
 from .gradient_tasks import Task, room_of_task, task_of_number, tasks_of_gradients
 from .gradients import Block, NextBlock, copy_features, outer_sums_of_block
+from .outer_products import nothing_ahead
 from .panels import panels_of
 from .rooms import number_in_a_row
 from .tables import BLOCK_TERMS, ROOM_FOR_TERMS
