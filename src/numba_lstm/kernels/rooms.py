@@ -2,7 +2,9 @@
 
 What training keeps of every step a room keeps for its own rows, one step behind another. With the
 rows of all workers side by side in each step, the prefetchers of a core would run ahead of what it
-writes into the rows of another one, and take them away from its cache.
+writes into the rows of another one, and take them away from its cache. (T50 B50 I65 H128 in two
+layers on two cores with an L3 each: forward 332 GFLOP/s side by side and 380 in rooms, back 343 and
+370.)
 """
 
 from __future__ import annotations
