@@ -45,12 +45,11 @@ def assert_same(found, expected, what):
         np.testing.assert_array_equal(bits(found[name]), bits(array), f"{name}: {what}")
 
 
-def trained(case, x, h0, c0, dy, dh, dc, **options):
+def trained(case, x, h0, c0, dy, dh, dc, threads=None, threads_back=None, checkpoint=None):
     """All results of a forward and a backward pass by name."""
     lstm = case.model()
-    y, (h, c) = lstm.forward(x, (h0, c0), **options)
-    options.pop("checkpoint", None)
-    dx, (dh0, dc0) = lstm.backward(dy, (dh, dc), **options)
+    y, (h, c) = lstm.forward(x, (h0, c0), threads=threads, checkpoint=checkpoint)
+    dx, (dh0, dc0) = lstm.backward(dy, (dh, dc), threads=threads_back or threads)
     gradients = lstm.gradients.flat
     return {"y": y, "h": h, "c": c, "dx": dx, "dh0": dh0, "dc0": dc0, "gradients": gradients}
 
@@ -126,6 +125,9 @@ def check(case, random):
         assert_same(inferred(lstm, x, h0, c0, threads=threads), forward, f"inference, {what}")
     checkpointed = trained(case, *arrays, threads=2, checkpoint=int(random.integers(1, 20)))
     assert_same(checkpointed, whole, f"checkpoints, {case}")
+    # Fewer workers on the way back take the rows that others have left.
+    fewer = trained(case, *arrays, threads=7, threads_back=int(random.integers(1, 7)))
+    assert_same(fewer, whole, f"fewer threads on the way back, {case}")
     threads, checkpoint = (int(random.integers(1, 8)) for _ in range(2))
     with laid_out_with(_SPAN=0):
         for segments in (None, checkpoint):

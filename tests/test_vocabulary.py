@@ -1,5 +1,6 @@
 """Tables that are projected for the tokens that name their rows: bits, and gradients."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ import numba_lstm as nl
 import reference
 from numba_lstm import schedule
 from numba_lstm.kernels.embedding import distinct_tokens
+from numba_lstm.kernels.rooms import number_of_term
 from numba_lstm.kernels.tables import BLOCK_TERMS, CALL
 from numba_lstm.kernels.token_sums import group_tokens
 from numba_lstm.workspace import layout
@@ -215,11 +217,31 @@ def test_tokens_may_change_after_forward():
     np.testing.assert_array_equal(model.gradients.flat, clean)
 
 
-@given(st.integers(1, 40), st.integers(1, 300), st.integers(1, 200), st.integers(0, 2**32))
-def test_terms_of_a_token_meet(steps, batch, vocabulary, seed):
+@numba.njit
+def numbers_of_terms(calls, steps, batch):
+    return np.array(
+        [
+            number_of_term(calls[0], t % calls[0].gate_steps, b)
+            for t in range(steps)
+            for b in range(batch)
+        ]
+    )
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 300),
+    st.integers(1, 7),
+    st.integers(1, 3),
+    st.integers(1, 200),
+    st.integers(0, 2**32),
+)
+def test_terms_of_a_token_meet(steps, batch, rooms, blocks, vocabulary, seed):
     tokens = np.random.default_rng(seed).integers(0, vocabulary, steps * batch)
     call = np.zeros(1, CALL)
-    call["batch"], call["rooms"], call["gate_steps"] = batch, 1, steps
+    call["batch"], call["rooms"] = batch, min(batch, rooms)
+    call["gate_steps"] = blocks * (BLOCK_TERMS // min(batch, BLOCK_TERMS))
+    numbers = numbers_of_terms(call, steps, batch)
     order = np.empty((tokens.size, 2), np.int64)
     group_tokens(call, tokens, vocabulary, order)
     block_rows = min(batch, BLOCK_TERMS)
@@ -233,7 +255,7 @@ def test_terms_of_a_token_meet(steps, batch, vocabulary, seed):
             groups = [np.flatnonzero(block == block[k]) for k in sorted(first)]
             found = order[begin : begin + terms]
             np.testing.assert_array_equal(found[:, 0], block[np.concatenate(groups)])
-            np.testing.assert_array_equal(found[:, 1], begin + np.concatenate(groups))
+            np.testing.assert_array_equal(found[:, 1], numbers[begin + np.concatenate(groups)])
 
 
 @given(st.integers(0, 300), st.sampled_from([1, 2, 30, 400, 2**40]), st.integers(0, 2**32))

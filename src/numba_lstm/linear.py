@@ -11,7 +11,7 @@ import numpy as np
 from . import threads as threading_of_kernels
 from .initialization import Seed, fill_uniform, generator
 from .kernels.gemm import TILE_VECTORS
-from .kernels.linear import linear_gradients, linear_product, rooms_for_gradients
+from .kernels.linear import linear_gradients, linear_product, places_for_gradients
 from .kernels.panels import pack_matrix
 from .layer import Layer
 from .memory import flat
@@ -102,7 +102,7 @@ class Linear(Layer):
         )
         self._pool = WorkspacePool(self.parameters.dtype)
         self._tile_size = TILE_VECTORS * lanes
-        self._task_size = rooms_for_gradients(self.in_features, self.out_features, lanes).size
+        self._task_size = places_for_gradients(self.in_features, self.out_features, lanes).size
         self._tape: Tape[_Rows] = Tape("Linear")
 
     def configuration(self) -> dict[str, Any]:

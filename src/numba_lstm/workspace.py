@@ -438,9 +438,12 @@ def layout(
         flags = slice(first, places.size)
     # An odd number of cache lines spreads the panels over the sets of a cache.
     sizes["room_rows"] = room_rows = B if training else rows
-    sizes["rooms"] = rooms = 1 if split.tasks else workers
-    if training and not split.tasks:
-        sizes["rooms"] = rooms = row_workers(threads, B, config.operations(steps, B))
+    count_of_rooms = 1
+    if not split.tasks:
+        # As many as `piece_split` gives a whole piece workers: each has a room of its own.
+        operations = config.operations(steps, B)
+        count_of_rooms = row_workers(threads, B, operations) if training else workers
+    sizes["rooms"] = count_of_rooms
     terms = int(sizes["gate_steps"]) * room_rows
     gates_panel = terms * 4 * W + CACHE_LINE // itemsize
     # Tiles read whole vectors behind the last term.
@@ -496,7 +499,7 @@ def layout(
         if training:
             cell["gates"] = places.take(gates_size)
             cell["c"] = places.take(steps + 1, B, c_row)
-            between = (rooms - 1) * int(sizes["rooms_apart"])
+            between = (count_of_rooms - 1) * int(sizes["rooms_apart"])
             cell["dh"], cell["dc"] = places.take(state + between), places.take(state + between)
             # Without checkpoints the states before are read once, ahead of the way back.
             cell["marks"] = cell["dh"]

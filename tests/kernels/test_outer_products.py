@@ -61,12 +61,12 @@ def test_outer_products(terms, features, apart, across, asked, added, dtype):
 
 
 @numba.njit
-def shares_of(start, first, last, shares):
-    """First and last of what is asked for, share by share."""
+def shares_of(start, begin, end, shares):
+    """Begin and end of what is asked for, share by share."""
     rows = RowsOfSteps(address(start, 0), 0, 0, 0)
-    ahead = Ahead(first, last, 1, rows, rows)
+    ahead = Ahead(begin, end, 1, rows, rows)
     parts = [share_ahead(ahead, share, shares) for share in range(shares)]
-    return [(part.first, part.last) for part in parts]
+    return [(part.begin, part.end) for part in parts]
 
 
 @given(st.integers(0, 100), st.integers(0, 300), st.integers(1, 50))

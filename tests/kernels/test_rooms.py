@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numba_lstm.kernels.gradient_tasks import BlockTerms
-from numba_lstm.kernels.rooms import kept_row, number_terms, room_of, rows_in_room
+from numba_lstm.kernels.rooms import number_of_term, number_terms, room_of, rows_in_room
 from numba_lstm.kernels.tables import CALL
 from numba_lstm.simd.pointer import address
 
@@ -48,11 +48,7 @@ def number_block(calls, kept, step, steps, row, rows, numbers):
 
 @numba.njit
 def number_of(calls, step, row):
-    call = calls[0]
-    for number in range(call.rooms):
-        room = room_of(call, number)
-        if room.first <= row < room.first + room.rows:
-            return kept_row(room, call.gate_steps, step, row)
+    return number_of_term(calls[0], step, row)
 
 
 @given(st.integers(1, 40), st.integers(1, 7), st.integers(1, 9), st.integers(0, 5), st.data())

@@ -193,7 +193,7 @@ def asking_tiles(tiles, widest):
 
 
 @inlined
-def part_of_tile(upcoming, vectors):
+def part_of_tile(tile, tiles, vectors):
     """Which vectors of the weights a tile asks for: how many come before them, and their number.
 
     As many tiles as there are vectors in a row have asked for all there is, a vector each time, and
@@ -201,17 +201,17 @@ def part_of_tile(upcoming, vectors):
     190 by both). Then it is a line over and over. A single tall tile asks for every other line (for
     both, 8 rows of 2048 units went at 153 GFLOP/s, and at 162 so).
     """
-    if upcoming.tiles == 0:
+    if tiles == 0:
         return 0, 0
-    together = max(1, vectors // upcoming.tiles)
-    before = upcoming.tile * together
+    together = max(1, vectors // tiles)
+    before = tile * together
     return (before, together) if before < vectors else (0, 0)
 
 
 @inlined
 def _asked_by_tile(upcoming, vectors, terms):
     """Where a tile begins to ask for weights, how far on with every term, and what beside it."""
-    before, together = part_of_tile(upcoming, vectors)
+    before, together = part_of_tile(upcoming.tile, upcoming.tiles, vectors)
     if together == 0:
         return upcoming.weights, 0, 0
     lanes = width(upcoming.weights)

@@ -251,9 +251,8 @@ def _gradient_task(
     blocks = blocks_at_hand(call)
     for later in range(blocks):
         terms = block_at_hand(call, cell, later)
-        following, next_terms = task, block_at_hand(call, cell, later + 1)
-        if later + 1 == blocks:
-            following, next_terms = next_task, block_at_hand(call, cell, 0)
+        following, next_number = (task, later + 1) if later + 1 < blocks else (next_task, 0)
+        next_terms = block_at_hand(call, cell, next_number)
         number_terms(call, call.kept, terms, numbers)
         block = Block(
             terms.steps * terms.rows,

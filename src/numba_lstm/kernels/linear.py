@@ -74,10 +74,10 @@ def linear_product(values, rows, terms, packed, columns, cached, out, scratches,
     restore_mode(mode)
 
 
-class Rooms(NamedTuple):
+class Places(NamedTuple):
     """What a worker needs for the gradients of a linear layer: places in its scratch, and a size.
 
-    The first place is that of the numbers of terms.
+    The numbers of terms stand at 0.
     """
 
     block_of_x: int
@@ -87,18 +87,18 @@ class Rooms(NamedTuple):
     size: int
 
 
-def rooms_for_gradients(inputs, outputs, lanes):
-    """Rooms for the largest task, all at the start of a vector."""
+def places_for_gradients(inputs, outputs, lanes):
+    """Places for the largest task, all at the start of a vector."""
     panels = min(TASK_PANELS, (inputs + 4 * lanes - 1) // (4 * lanes))
     features = (min(TASK_FEATURES, outputs) + lanes - 1) // lanes * lanes
     block_of_x = ROOM_FOR_TERMS
     block_of_dy = block_of_x + BLOCK_TERMS * 4 * lanes
     sums_of_rows = block_of_dy + BLOCK_TERMS * features
     sums = sums_of_rows + features
-    return Rooms(block_of_x, block_of_dy, sums_of_rows, sums, sums + panels * features * 4 * lanes)
+    return Places(block_of_x, block_of_dy, sums_of_rows, sums, sums + panels * features * 4 * lanes)
 
 
-_rooms_of_task = inlined(rooms_for_gradients)
+_places_of_task = inlined(places_for_gradients)
 
 
 @inlined
@@ -130,9 +130,9 @@ def _gradient_task(x, dy, rows, inputs, outputs, task, accumulate, weight, bias,
     first_panel, last_panel, first, last = task
     lanes = width(scratch)
     across, count = 4 * lanes, last - first
-    rooms = _rooms_of_task(inputs, outputs, lanes)
-    block_of_x, block_of_dy = scratch + rooms.block_of_x, scratch + rooms.block_of_dy
-    sums_of_rows, first_sums = scratch + rooms.sums_of_rows, scratch + rooms.sums
+    places = _places_of_task(inputs, outputs, lanes)
+    block_of_x, block_of_dy = scratch + places.block_of_x, scratch + places.block_of_dy
+    sums_of_rows, first_sums = scratch + places.sums_of_rows, scratch + places.sums
     numbers = as_integers(scratch)
     number_in_a_row(0, BLOCK_TERMS, numbers)
     with_bias = bias.size > 0 and first_panel == 0
@@ -199,13 +199,13 @@ def linear_gradients(
     bias : array
         (outputs,), likewise; empty if there is none.
     scratches : array
-        `rooms_for_gradients` for each worker.
+        `places_for_gradients` for each worker.
     worker, workers : int
         Which share of the tasks, of how many.
     """
     mode = enter_default_mode()
     lanes = width(address(scratches, 0))
-    scratch = address(scratches, worker * _rooms_of_task(inputs, outputs, lanes).size)
+    scratch = address(scratches, worker * _places_of_task(inputs, outputs, lanes).size)
     across = 4 * lanes
     panels = (inputs + across - 1) // across
     panel_tasks, output_tasks = tasks_of_gradients(panels, outputs, workers)

@@ -12,7 +12,7 @@ from ..jit import device, inlined
 from ..simd.pointer import Pointer, fetch
 from ..simd.tile import keep_loop, tile_outer_sum
 from ..simd.vector import width
-from .gemm import WIDE, Upcoming, asking_tiles, height_of, part_of_tile, tiling
+from .gemm import WIDE, asking_tiles, height_of, part_of_tile, tiling
 from .workers import first_of_share
 
 
@@ -87,11 +87,11 @@ class RowsOfSteps(NamedTuple):
 class Ahead(NamedTuple):
     """Rows of two matrices that are wanted later, from one to another in the order of the steps."""
 
-    first: int
-    last: int
+    begin: int
+    end: int
     rows: int  # in a step
-    one: RowsOfSteps
-    other: RowsOfSteps
+    first: RowsOfSteps
+    second: RowsOfSteps
 
 
 @inlined
@@ -104,19 +104,19 @@ def nothing_ahead(place):
 @inlined
 def share_ahead(ahead, share, shares):
     """One of nearly equal shares of rows that are wanted later."""
-    count = ahead.last - ahead.first
-    first = ahead.first + first_of_share(count, share, shares)
-    last = ahead.first + first_of_share(count, share + 1, shares)
-    return Ahead(first, last, ahead.rows, ahead.one, ahead.other)
+    count = ahead.end - ahead.begin
+    begin = ahead.begin + first_of_share(count, share, shares)
+    end = ahead.begin + first_of_share(count, share + 1, shares)
+    return Ahead(begin, end, ahead.rows, ahead.first, ahead.second)
 
 
 @device
 def _ask_ahead(ahead):
     """Ask for rows that are wanted later."""
-    for number in range(ahead.first, ahead.last):
+    for number in range(ahead.begin, ahead.end):
         step = number // ahead.rows
         row = number - step * ahead.rows
-        for wanted in (ahead.one, ahead.other):
+        for wanted in (ahead.first, ahead.second):
             place = wanted.start + (step * wanted.step + row * wanted.row)
             for column in range(0, wanted.columns, width(place)):
                 keep_loop()
@@ -154,7 +154,7 @@ def outer_products(
     weights : TermRows
         `vectors` of each term; read, and what stands behind the last.
     following : TermRows
-        Those that come next and are fetched meanwhile; or the same.
+        Those that come next and are fetched meanwhile; or the same where nobody knows.
     results : Results
         Where it is written to once it is complete: later on each of these cache lines would be
         waited for, a tenth of the time where there are three blocks.
@@ -172,8 +172,7 @@ def outer_products(
     for tile in range(heights.count):
         keep_loop()
         rows = height_of(heights, tile)
-        upcoming = Upcoming(following.start, tile, asking_tiles(heights.count, WIDE))
-        before, together = part_of_tile(upcoming, WIDE)
+        before, together = part_of_tile(tile, asking_tiles(heights.count, WIDE), WIDE)
         asked, asked_row, step = following.start + before * lanes, following.row, 0
         if together == 0:
             asked, asked_row = following.start, 0

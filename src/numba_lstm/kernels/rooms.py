@@ -1,10 +1,10 @@
 """Rooms: where the rows of a batch stand in the workspace, those of a worker apart from the others.
 
-What training keeps of every step a room keeps for its own rows, one step behind another. With the
-rows of all workers side by side in each step, the prefetchers of a core would run ahead of what it
-writes into the rows of another one, and take them away from its cache. (T50 B50 I65 H128 in two
-layers on two cores with an L3 each: forward 332 GFLOP/s side by side and 380 in rooms, back 343 and
-370.)
+Of gates and cell states, which training keeps of every step, a room has those of its own rows, one
+step behind another. With the rows of all workers side by side in each step, the prefetchers of a
+core would run ahead of what it writes into the rows of another one, and take them away from its
+cache. (T50 B50 I65 H128 in two layers on two cores with an L3 each: forward 332 GFLOP/s side by
+side and 380 in rooms, back 343 and 370.)
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def number_in_a_row(first, count, numbers):
 @device
 def number_terms(call, kept, block, numbers):
     """Write the numbers that the terms of a block have among all that is kept from a step on."""
-    end = block.row + block.rows
+    first_room, end = _room_of_row(call, block.row), block.row + block.rows
     for step in range(block.step - kept, block.step + block.steps - kept):
-        row, number = block.row, _room_of_row(call, block.row)
+        row, number = block.row, first_room
         while row < end:
             room = room_of(call, number)
             behind = min(end, room.first + room.rows)

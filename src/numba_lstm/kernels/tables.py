@@ -45,7 +45,9 @@ CALL = np.dtype(
             "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
             "scratch_apart",  # from a worker's scratch to the next one's
-            "rooms",  # that the rows of states and gates are in: one for each worker with rows
+            # that the rows of states and gates are in: one for each worker with rows of its own (in
+            # inference just that one has rows in it), or 1
+            "rooms",
             "room_rows",  # rows that h and c of inference have in each, and a step of its gates
             # in inference from one room to the next, in training between the rows of two in dh and
             # dc
@@ -97,7 +99,8 @@ CELL = np.dtype(
             # in the workspace; where workers infer rows of their own, h, c and gates in the first
             # room, which are the same for all cells
             "h",  # (2, room_rows, state_row), the newest two; inference only
-            "c",  # (room_rows, c_row); in training (rooms; steps + 1, rows of the room, c_row)
+            # (room_rows, c_row); in training (rooms; gate_steps + 1, rows of the room, c_row)
+            "c",
             # (H / W; gate_steps, room_rows, 4, W), the last one with the units that are left for W;
             # in training (H / W; rooms; gate_steps, rows of the room, 4, W), dgates after backward
             "gates",
@@ -116,7 +119,7 @@ CELL = np.dtype(
             # (segments, 2, B, state_row): h and c before each; training only. A single one has the
             # room of dh and dc
             "marks",
-            "dh",  # (B, state_row), the rows of workers apart
+            "dh",  # (B, state_row), the rows of rooms apart
             "dc",  # the same
             "partial",  # (H / W, 1 + I + H, 4, W): sums of weight gradients between spans; where
             # there is one, room for those of a task for each worker
@@ -127,7 +130,7 @@ CELL = np.dtype(
 # A block of weight gradients is summed over so many (step, row) terms: one chain of float32 over a
 # million terms has an error of 1.5e-4, blocks of 128 one of 8e-7. Blocks of 64 and 256 are as fast.
 BLOCK_TERMS = 128
-# Numbers that take as much room as an integer for each of them, or more.
+# Numbers of a scratch that hold an integer for every term of a block: all of them of float32.
 ROOM_FOR_TERMS = 2 * BLOCK_TERMS
 # Panels and features of one task of weight gradients. dgates come from memory once for so many
 # features (72 to 98 GFLOP/s at T365 B256 I32 H64, where 48 features gave 86), and features of a

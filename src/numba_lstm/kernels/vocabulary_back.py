@@ -47,7 +47,7 @@ def _weights_task(call, cell, task, x, gradients, workspace, scratch):
             call.accumulate == 1,
             sums,
             count * row_size,
-            NextBlock(task.first_panel, 0, nothing_ahead(features)),
+            NextBlock(task.first_panel, BLOCK_TERMS, nothing_ahead(features)),
         )
 
 

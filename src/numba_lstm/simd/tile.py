@@ -403,9 +403,9 @@ def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> A
 
         tile[r, v] += values[r] * weights[v]
 
-    by fused multiply-adds. Values are so many numbers further on for every term; `numbers` tells
-    which row of the weights belongs to a term, and which row of what is `asked` for: into L2 comes
-    the line there, and so many steps further on. There is code for every height, as in `tile_sum`.
+    by fused multiply-adds. Values are so many numbers further on for every term; its weights begin
+    at ``weights + numbers[k] * weights_row``. The cache line at ``asked + numbers[k] * asked_row +
+    k * step`` is fetched into L2. There is code for every height, as in `tile_sum`.
 
     `vectors` is a literal, of one panel. `task` is ``(count, values, values_row, numbers, weights,
     weights_row, asked, asked_row, step, added, out, out_row)``.
