@@ -30,7 +30,7 @@ from .gemm import (
     Terms,
     product,
 )
-from .kept import kept_cell_state, kept_term, outputs_row
+from .kept import keeps_gates, kept_cell_state, kept_term, outputs_row
 from .panels import gate_stride, gates_of_panel, panels_of, whole_panels
 from .rooms import room_of, rows_in_room
 
@@ -55,7 +55,8 @@ def _doutputs(call, cell, workspace, step_size):
 class StepBack(NamedTuple):
     """Where a step back finds everything, for the rows from one on, and how far on the next does.
 
-    dh and dc stay where they are.
+    Nowhere else if it is beyond what a room keeps: there another worker is at work. dh and dc stay
+    where they are.
     """
 
     gates: Pointer  # of all terms (t, row)
@@ -82,6 +83,9 @@ def step_back(call, cells, index, dy, workspace, later, first, room):
     dh, dc = _state_gradients(call, cell, workspace, first, room)
     c_after = kept_cell_state(call, cell, workspace, step, room, first)
     onwards = 2 * cell.reverse - 1
+    c_before = c_after + onwards * room.rows * cell.c_row
+    if not keeps_gates(call, step + onwards):
+        onwards = 0
     c_next = onwards * room.rows * cell.c_row
     source, dy_step, dy_row, has_dy = address(dy, 0), call.y_step, call.y_row, dy.size > 0
     if layer < call.layers - 1:
@@ -94,7 +98,7 @@ def step_back(call, cells, index, dy, workspace, later, first, room):
         address(workspace, cell.gates),
         kept_term(call, step, room, first),
         onwards * room.rows,
-        c_after + c_next,
+        c_before,
         c_after,
         c_next,
         dh,

@@ -33,7 +33,7 @@ from .gemm import (
     tiles_over,
     tiling,
 )
-from .kept import kept_cell_state, kept_hidden, kept_term, outputs_row
+from .kept import keeps_gates, kept_cell_state, kept_hidden, kept_term, outputs_row
 from .panels import (
     gate_stride,
     gates_of_panel,
@@ -346,10 +346,13 @@ def _next_step(walk):
 
 
 @inlined
-def _step_of_panels(call, cell, panels, panel, together, vectors, onwards, stretches, rows, walk):
+def _step_of_panels(
+    call, cell, panels, panel, together, vectors, onwards, stretches, rows, walk, from_memory
+):
     """One step of the units of some panels side by side, for all rows.
 
-    `onwards` tells the panel that comes next: so many further on, or 0 for none.
+    `onwards` tells the panel that comes next: so many further on, or 0 for none; `from_memory`
+    whether the next step writes elsewhere.
     """
     lanes = width(walk.gates)
     I, H = cell.inputs, cell.hidden
@@ -435,7 +438,7 @@ def _step_of_panels(call, cell, panels, panel, together, vectors, onwards, stret
                     walk.room - unit,
                     Along(walk.y + (row * walk.y_row + unit), y_next, walk.y_step),
                     H - unit,
-                    call.training == 1,
+                    from_memory,
                 )
             if kept and not direct and (call.training == 1 or number < stretches - 1):
                 copy_columns(height, kept_row, place, tile_row, four, kept_row)
@@ -459,6 +462,8 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     to_and_fro = terms * cell.gate_columns <= call.cached_in_part
     for step in range(past, past + steps):
         back = to_and_fro and step % 2 == 1
+        # Behind the last step of a room the first one of the next begins: another worker's.
+        from_memory = call.training == 1 and keeps_gates(call, step_at(call, cell, step + 1))
         for group in range(count):
             keep_loop()
             number = count - 1 - group if back else group
@@ -477,6 +482,7 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
                 stretches,
                 rows,
                 walk,
+                from_memory,
             )
         walk = _next_step(walk)
 

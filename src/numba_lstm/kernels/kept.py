@@ -14,6 +14,12 @@ def outputs_row(call, cell):
 
 
 @inlined
+def keeps_gates(call, step):
+    """Whether there is room for the gates of a step."""
+    return call.kept <= step < call.kept + call.gate_steps
+
+
+@inlined
 def kept_hidden(call, cell, direction, workspace, step):
     """Hidden state that training keeps behind a step, rows D H apart."""
     row = outputs_row(call, cell)
