@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numba_lstm.kernels.gradient_tasks import BlockTerms
-from numba_lstm.kernels.rooms import number_of_term, number_terms, room_of, rows_in_room
+from numba_lstm.kernels.rooms import number_of_term, number_terms, rows_in_room
 from numba_lstm.kernels.tables import CALL
 from numba_lstm.simd.pointer import address
 
@@ -24,8 +24,7 @@ def rows_of_workers(calls, workers):
     taken = []
     for worker in range(workers):
         for number in range(call.rooms):
-            room = room_of(call, number)
-            first, rows = rows_in_room(call, room, worker, workers)
+            room, first, rows = rows_in_room(call, number, worker, workers)
             for row in range(first, first + rows):
                 taken.append((worker, number, row, 0 <= row - room.first < room.rows))
     return taken

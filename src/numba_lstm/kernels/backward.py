@@ -32,7 +32,7 @@ from .gemm import (
 )
 from .kept import keeps_gates, kept_cell_state, kept_term, outputs_row
 from .panels import gate_stride, gates_of_panel, panels_of, whole_panels
-from .rooms import room_of, rows_in_room
+from .rooms import rows_in_room
 
 
 @inlined
@@ -329,8 +329,7 @@ def lstm_backward(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace,
     scratch = address(workspace, call.scratch + worker * call.scratch_apart)
     for number in range(call.rooms):
         keep_loop()
-        room = room_of(call, number)
-        first, rows = rows_in_room(call, room, worker, workers)
+        room, first, rows = rows_in_room(call, number, worker, workers)
         if rows == 0:
             continue
         for above in range(call.last_layer - call.first_layer):

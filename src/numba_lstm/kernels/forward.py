@@ -45,7 +45,7 @@ from .panels import (
     whole_panels,
 )
 from .projection import GateRows, project
-from .rooms import Room, room_of, rows_in_room
+from .rooms import Room, rows_in_room
 from .vocabulary import is_looked_up, look_up_inputs
 
 
@@ -568,8 +568,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
     chunk = call.ahead if call.ahead > 0 else max(1, steps)
     for number in range(call.rooms):
         keep_loop()
-        room = room_of(call, number)
-        first, rows = rows_in_room(call, room, worker, workers)
+        room, first, rows = rows_in_room(call, number, worker, workers)
         if rows == 0:
             continue
         for layer in range(call.first_layer, call.last_layer):

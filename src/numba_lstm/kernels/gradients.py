@@ -56,12 +56,19 @@ def _features_between(first, last, segment_first, segment_last):
     return start - segment_first, max(0, min(last, segment_last) - start)
 
 
+@inlined
+def _inputs_and_units_between(first, last, inputs, units):
+    """The same of both segments behind the 1 that takes the biases."""
+    x_first, x_count = _features_between(first, last, 1, 1 + inputs)
+    h_first, h_count = _features_between(first, last, 1 + inputs, 1 + inputs + units)
+    return x_first, x_count, h_first, h_count
+
+
 @device
 def copy_features(first, last, inputs, hiddens, x, x_row, h, h_row, rows, target):
     """Copy the features [first, last) of (1, x, h) of some rows side by side."""
     _, ones = _features_between(first, last, 0, 1)
-    x_first, x_count = _features_between(first, last, 1, 1 + inputs)
-    h_first, h_count = _features_between(first, last, 1 + inputs, 1 + inputs + hiddens)
+    x_first, x_count, h_first, h_count = _inputs_and_units_between(first, last, inputs, hiddens)
     row_size = last - first
     if ones == 1:
         for row in range(rows):
@@ -78,8 +85,7 @@ def _results_of(cell, inputs, unit, first, last, gradients, asked):
     Before the hidden units there are so many inputs among them.
     """
     I, H = cell.inputs, cell.hidden
-    x_first, x_count = _features_between(first, last, 1, 1 + inputs)
-    h_first, h_count = _features_between(first, last, 1 + inputs, 1 + inputs + H)
+    x_first, x_count, h_first, h_count = _inputs_and_units_between(first, last, inputs, H)
     return Results(
         Rows(address(gradients, cell.weight_ih + unit * I + x_first), I, H * I, x_count),
         Rows(address(gradients, cell.weight_hh + unit * H + h_first), H, H * H, h_count),
@@ -218,8 +224,7 @@ def _next_block(call, cells, index, terms, next_task, next_terms, x, workspace):
     cell = cells[index]
     I = _inputs_among_features(cell)
     first, last = next_task.first, next_task.last
-    x_first, x_count = _features_between(first, last, 1, 1 + I)
-    h_first, h_count = _features_between(first, last, 1 + I, 1 + I + cell.hidden)
+    x_first, x_count, h_first, h_count = _inputs_and_units_between(first, last, I, cell.hidden)
     x, h = _features_of_block(call, cells, index, next_terms, x, workspace)
     number = number_of_term(call, terms.step - call.kept, terms.row)
     return NextBlock(
@@ -345,11 +350,9 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
             for number in range(first_task, tasks, workers):
                 task = task_of_number(panels, panel_tasks, features, feature_tasks, number)
                 next_task = Task(0, 0, 0, 0)
-                if number + workers < tasks:
-                    following = number + workers
-                    next_task = task_of_number(
-                        panels, panel_tasks, features, feature_tasks, following
-                    )
+                later = number + workers
+                if later < tasks:
+                    next_task = task_of_number(panels, panel_tasks, features, feature_tasks, later)
                 row, panel_rows = task.first_panel * features + task.first, features
                 if whole:
                     row, panel_rows = room_of_task(largest, features), task.last - task.first

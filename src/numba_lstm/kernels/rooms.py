@@ -31,17 +31,24 @@ def room_of(call, number):
 
 
 @inlined
+def whole_batch(call):
+    """The only room, where workers have no rows of their own."""
+    return Room(0, 0, call.batch)
+
+
+@inlined
 def _room_of_row(call, row):
     """Number of the room that a row stands in."""
     return ((row + 1) * call.rooms - 1) // call.batch
 
 
 @inlined
-def rows_in_room(call, room, worker, workers):
-    """First of a worker's rows in a room, and their number."""
+def rows_in_room(call, number, worker, workers):
+    """One of the rooms, first of a worker's rows in it, and their number."""
+    room = room_of(call, number)
     first = max(room.first, first_of_share(call.batch, worker, workers))
     behind = min(room.first + room.rows, first_of_share(call.batch, worker + 1, workers))
-    return first, max(0, behind - first)
+    return room, first, max(0, behind - first)
 
 
 @inlined

@@ -25,7 +25,7 @@ from .forward import (
     walk_from,
 )
 from .panels import panels_of
-from .rooms import room_of
+from .rooms import whole_batch
 from .tables import FLOATS_OF_LINE
 from .workers import (
     cell_of_task,
@@ -60,7 +60,7 @@ def _stage(own, layer, direction, stage, kind, past, some):
         panel = first_of_share(panels, part, call.tasks)
         last = first_of_share(panels, part + 1, call.tasks)
         weights = address(packed, cell.panels)
-        where = Surroundings(source, y, workspace, scratch, 0, room_of(call, 0))
+        where = Surroundings(source, y, workspace, scratch, 0, whole_batch(call))
         walk = walk_from(call, cells, index, past, where)
         if kind == 1:
             run_steps(call, cell, weights, panel, last, B, some, walk, past)

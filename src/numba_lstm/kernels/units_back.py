@@ -20,7 +20,7 @@ from .backward import (
     step_back,
 )
 from .panels import panels_of
-from .rooms import room_of
+from .rooms import whole_batch
 from .tables import FLOATS_OF_LINE
 from .workers import (
     cell_of_task,
@@ -50,7 +50,7 @@ def _take_steps(call, cells, index, packed, dy, workspace, scratch, panel, last,
     there is one stage more than there are steps: the last gives the dh before them.
     """
     B, steps = call.batch, call.stop - call.start
-    room = room_of(call, 0)
+    room = whole_batch(call)
     cell = cells[index]
     for number in range(later, later + some):
         if number > 0:
@@ -69,7 +69,7 @@ def _stage(own, layer, direction, stage, kind, later, some):
     """
     call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers = own
     B, steps = call.batch, call.stop - call.start
-    room = room_of(call, 0)
+    room = whole_batch(call)
     panels = panels_of(cells[0], width(scratch))
     tasks = tasks_of_stage(call)
     flags = address(workspace, call.flags)

@@ -25,7 +25,7 @@ from .forward import (
     walk_from,
 )
 from .panels import panels_of
-from .rooms import room_of
+from .rooms import whole_batch
 from .tables import FLOATS_OF_LINE
 from .workers import first_of_share, look_again
 
@@ -77,7 +77,7 @@ def _take_chunk(own, stage, past, some):
     panels = address(packed, cell.panels)
     count = panels_of(cell, width(scratch))
     source = source_of_layer(call, cells, layer, x, workspace)
-    where = Surroundings(source, y, workspace, scratch, 0, room_of(call, 0))
+    where = Surroundings(source, y, workspace, scratch, 0, whole_batch(call))
     walk = walk_from(call, cells, layer, past, where)
     if share < call.tasks:
         first = first_of_share(count, share, call.tasks)

@@ -239,6 +239,7 @@ _PlacesOfTerm = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def _as_they_are(weights: Any, asked: Any) -> tuple[Any, Any]:
+    """The slots hold the places themselves."""
     return weights, asked
 
 
