@@ -26,6 +26,21 @@ def peak_of_arrays(call, times=3):
         tracemalloc.stop()
 
 
+def most_of_arrays(call):
+    """Most bytes of NumPy's arrays that a call held at any time."""
+    for _ in range(3):
+        call()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
 def nbytes(result):
     """Bytes of all arrays in nested tuples."""
     if isinstance(result, tuple):
@@ -67,6 +82,18 @@ def test_linear_and_embedding():
     x, y = np.empty((5, 6, 30), np.float32), np.empty((5, 6, 40), np.float32)
     assert peak_of_arrays(lambda: embedding(tokens, out=x)) == 0
     assert peak_of_arrays(lambda: linear(x, out=y)) == 0
+
+
+@pytest.mark.parametrize("loss", [nl.softmax_cross_entropy, nl.mse])
+def test_a_trainer_asks_for_no_outputs_and_no_gradients_of_theirs(loss):
+    """Of what a step makes, the loss of each prediction and what passes between layers is left."""
+    model = nl.Sequential(nl.LSTM(20, 30), nl.Linear(30, 5000))
+    trainer = nl.Trainer(model, loss, nl.Adam(model.parameters), clip=1.0)
+    x = np.ones((6, 4, 20), np.float32)
+    classes, numbers = np.ones((6, 4), int), np.ones((6, 4, 5000), np.float32)
+    target = classes if loss is nl.softmax_cross_entropy else numbers
+    predictions = 6 * 4 * 5000 * 4
+    assert most_of_arrays(lambda: trainer.step(x, target)) < predictions / 20
 
 
 def resident():

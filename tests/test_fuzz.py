@@ -33,6 +33,8 @@ OPERATORS = ("__call__", "__getitem__", "__setitem__", "__eq__")
 # Arguments that a call writes.
 WRITTEN = {
     **{f"{name}.__call__": ("out",) for name in ("LSTM", "Linear", "Embedding")},
+    **{f"{name}.forward": ("out",) for name in ("LSTM", "Linear", "Embedding", "Sequential")},
+    **dict.fromkeys(("CharLanguageModel.forward", "mse", "softmax_cross_entropy"), ("out",)),
     **{f"{name}.step": ("out",) for name in ("Stream", "SequentialStream")},
     "Stream.process": ("out",),
     "clip_by_global_norm": ("gradients",),
@@ -129,12 +131,14 @@ EXAMPLES = {
     "Embedding.configuration": lambda: nl.Embedding(6, 2).configuration(),
     "Sequential.layers": lambda: nl.Linear(2, 2),
     "Sequential.x": lambda: tokens(T, B),
+    "Sequential.out": lambda: np.zeros((T, B, 2), "f4"),
     "Sequential.dy": lambda: np.ones((T, B, 2)),
     "Sequential.hx": lambda: (state(1),),
     "Sequential.dhx": lambda: (state(1),),
     "Sequential.configuration": lambda: sequential().configuration(),
     "Sequential.dropout_state": lambda: [{"seed": 1, "calls": 2}],
     "CharLanguageModel.x": lambda: tokens(T, B),
+    "CharLanguageModel.out": lambda: np.zeros((T, B, 3), "f4"),
     "CharLanguageModel.dy": lambda: np.ones((T, B, 3)),
     "CharLanguageModel.hx": lambda: (state(2),),
     "CharLanguageModel.dhx": lambda: (state(2),),
@@ -159,9 +163,12 @@ EXAMPLES = {
     "mse.y": lambda: np.ones((T, 2)),
     "mse.target": lambda: np.zeros((T, 2)),
     "mse.weights": lambda: np.ones(T),
+    "mse.out": lambda: np.zeros((T, 2)),
     "softmax_cross_entropy.y": lambda: np.ones((T, 4)),
     "softmax_cross_entropy.target": lambda: tokens(T),
     "softmax_cross_entropy.weights": lambda: np.ones(T),
+    "softmax_cross_entropy.out": lambda: np.zeros((T, 4)),
+    "scale": lambda: 0.5,
 }
 
 

@@ -383,8 +383,10 @@ from numba_lstm.kernels import updates
 
 def fill(dtype):
     values = np.arange(1, 40, dtype=dtype)
-    updates.scale(values, values.dtype.type(2))
-    return [*mse(dtype)[:2], updates.square_sum(values), values.sum().item()]
+    updates.scale(values, values.dtype.type(2), 0, 1)
+    sums = np.empty(1)
+    updates.square_sums(values, sums, 0, 1)
+    return [*mse(dtype)[:2], sums.item(), values.sum().item()]
 
 print("ready", flush=True)
 order = input().split()

@@ -47,7 +47,7 @@ def test_linear_equals_numpy(rows, inputs, outputs, bias, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_linear_has_the_same_bits_on_two_threads(dtype, monkeypatch):
-    monkeypatch.setattr("numba_lstm.packing._NUMBERS_PER_WORKER", 1)
+    monkeypatch.setattr("numba_lstm.schedule._NUMBERS_PER_WORKER", 1)
     random = np.random.default_rng(0)
     x = random.standard_normal((700, 90)).astype(dtype)
     dy = random.standard_normal((700, 130)).astype(dtype)
@@ -83,7 +83,7 @@ def test_linear_has_the_same_bits_whatever_the_workers(sizes, schedule_of_worker
         return y, dx, once
 
     alone = results(1)
-    monkeypatch.setattr("numba_lstm.packing._NUMBERS_PER_WORKER", 1)
+    monkeypatch.setattr("numba_lstm.schedule._NUMBERS_PER_WORKER", 1)
     monkeypatch.setattr("numba_lstm.schedule._OPERATIONS_PER_WORKER", 1)
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
     monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
@@ -127,6 +127,38 @@ def test_sequential_shares_one_buffer():
         flat *= 2
     assert not np.array_equal(model(tokens)[0], before)
     assert np.array_equal(model(tokens)[0], linear(lstm(model.layers[0](tokens))[0]))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nl.Embedding(5, 3, seed=0)],
+        [nl.Embedding(5, 3, seed=0), nl.LSTM(3, 4, 2, seed=0)],
+        [nl.Embedding(5, 3, seed=0), nl.LSTM(3, 4, seed=0), nl.Linear(4, 6, seed=0)],
+    ],
+)
+def test_the_last_layer_of_a_sequential_writes_where_it_is_told(layers):
+    model = nl.Sequential(*layers)
+    tokens = np.random.default_rng(0).integers(0, 5, (7, 2))
+    expected, states = model.forward(tokens)
+    y = np.full_like(expected, np.nan)
+    result, again = model.forward(tokens, out=y)
+    assert result is y
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(again, states)
+    model.backward(np.ones_like(y))
+    with pytest.raises(ValueError, match=r"out must have shape \(7, 2, \d\); got \(6, 2, \d\)"):
+        model.forward(tokens, out=y[:-1])
+    with pytest.raises(RuntimeError, match="needs a forward before it"):
+        model.backward(np.ones_like(y))  # the refused call has left nothing
+
+
+def test_the_output_of_a_sequential_must_not_overlap_its_input():
+    model = nl.Sequential(nl.Linear(3, 3, seed=0), nl.Linear(3, 3, seed=0))
+    memory = np.ones((5, 3), "f4")
+    with pytest.raises(ValueError, match="out must not overlap x"):
+        model.forward(memory[:4], out=memory[1:])
+    assert (memory == 1).all()
 
 
 def test_sequential_carries_a_state_for_every_lstm():

@@ -316,3 +316,41 @@ def test_mse_refuses(arguments, error, message):
     y, target, *weights = arguments
     with pytest.raises(error, match=message):
         mse(y, target, weights=weights[0] if weights else None)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", [mse, softmax_cross_entropy])
+def test_the_gradient_may_be_written_over_the_predictions(loss, weighted):
+    random = np.random.default_rng(7)
+    y = random.standard_normal((40, 3, 37)).astype("float32")
+    target = random.integers(0, 37, y.shape if loss is mse else y.shape[:-1])
+    options = {"weights": random.integers(0, 2, y.shape[:-1])} if weighted else {}
+    expected, gradient = loss(y, target, **options)
+    elsewhere = np.full_like(y, np.nan)
+    for out in (elsewhere, y):
+        found, dy = loss(y, target, out=out, **options)
+        assert found == expected
+        assert dy is out
+        np.testing.assert_array_equal(dy, gradient)
+
+
+@pytest.mark.parametrize("loss", [mse, softmax_cross_entropy])
+def test_refuses_to_write_the_gradient_elsewhere(loss):
+    memory = np.ones((3, 4, 5), "float32")
+    y = memory[:2]
+    target = np.ones(y.shape if loss is mse else y.shape[:-1], "float32" if loss is mse else int)
+    for out, error, message in (
+        ([1.0], TypeError, "out must be an array; got list"),
+        (np.ones((2, 4, 6), "float32"), ValueError, r"out must have shape \(2, 4, 5\)"),
+        (np.ones((2, 4, 5)), ValueError, "out must have dtype float32; got float64"),
+        (np.ones((2, 5, 4), "float32").swapaxes(1, 2), ValueError, "out must be C-contiguous"),
+        (memory[1:], ValueError, "out must not overlap y"),
+    ):
+        with pytest.raises(error, match=message):
+            loss(y, target, out=out)
+    assert (memory == 1).all()
+    if loss is mse:
+        with pytest.raises(ValueError, match="out must not overlap target"):
+            mse(y, target, out=target)
+    with pytest.raises(ValueError, match="threads must be at least 1; got 0"):
+        loss(y, target, threads=0)

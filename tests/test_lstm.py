@@ -189,6 +189,20 @@ def test_out_is_written_and_may_be_the_state():
         assert_same(a, b)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_out_may_take_the_outputs_alone(training):
+    case = Case(5, 3, 7, 4, layers=2, dtype="float32")
+    lstm = case.model()
+    run = lstm.forward if training else lstm
+    x, h0, c0, *_ = case.arrays()
+    expected = flattened(run(x, (h0, c0)))
+    y = np.full((5, 3, 4), np.nan, np.float32)
+    result = run(x, (h0, c0), out=(y, None))
+    assert result[0] is y
+    for a, b in zip(flattened(result), expected, strict=True):
+        assert_same(a, b)
+
+
 def test_results_are_no_views_of_a_workspace():
     case = Case(5, 3, 7, 4)
     lstm = case.model()

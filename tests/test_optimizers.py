@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numba_lstm import SGD, Adam, AdamW, Parameters, RMSprop, clip_by_global_norm
-from numba_lstm.optimizers import global_norm
+from numba_lstm.optimizers import clip_factor, global_norm
 
 SHAPES = {"weight": (7, 5), "bias": (7,), "scale": ()}
 OPTIMIZERS = [SGD, Adam, AdamW, RMSprop]
@@ -147,6 +147,36 @@ def test_a_step_raises_the_version_and_leaves_the_gradients(kind):
     assert parameters.version > version
     assert gradients.version == its_version
     np.testing.assert_array_equal(gradients.flat, before)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_scale_is_what_clipping_does_to_the_gradients(kind):
+    parameters, gradients = random_parameters(0), random_parameters(1)
+    others, clipped = random_parameters(0), random_parameters(1)
+    norm = clip_by_global_norm(clipped, 0.5)
+    optimizer, other = kind(parameters), kind(others)
+    for _ in range(2):
+        optimizer.step(gradients, scale=clip_factor(norm, 0.5))
+        other.step(clipped)
+    np.testing.assert_array_equal(parameters.flat, others.flat)
+    np.testing.assert_array_equal(gradients.flat, random_parameters(1).flat)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"scale": math.nan}, ValueError, "scale must be finite; got nan"),
+        ({"scale": "1"}, TypeError, "scale must be a number"),
+        ({"threads": 0}, ValueError, "threads must be at least 1; got 0"),
+    ],
+)
+def test_a_refused_option_changes_nothing(options, error, message):
+    parameters = random_parameters(0)
+    optimizer = Adam(parameters)
+    with pytest.raises(error, match=message):
+        optimizer.step(random_parameters(1), **options)
+    assert optimizer.steps == 0
+    np.testing.assert_array_equal(parameters.flat, random_parameters(0).flat)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)

@@ -1,5 +1,6 @@
 """The same bits, whatever shares out the work, is in the batch, or cuts the sequence."""
 
+import copy
 import os
 import platform
 import secrets
@@ -9,7 +10,18 @@ import sys
 import numpy as np
 import pytest
 
-from numba_lstm import schedule
+from numba_lstm import (
+    SGD,
+    Adam,
+    AdamW,
+    Parameters,
+    RMSprop,
+    clip_by_global_norm,
+    mse,
+    schedule,
+    softmax_cross_entropy,
+)
+from numba_lstm.optimizers import global_norm
 from numba_lstm.workspace import layout
 from schedules import laid_out_with
 from strategies import Case
@@ -91,7 +103,7 @@ def workers(monkeypatch):
     monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
     monkeypatch.setattr(schedule, "_OPERATIONS_OF_A_WAVE", 1)
     monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
-    monkeypatch.setattr("numba_lstm.packing._NUMBERS_PER_WORKER", 1)
+    monkeypatch.setattr("numba_lstm.schedule._NUMBERS_PER_WORKER", 1)
     layout.cache_clear()
     many = Workers(np.random.default_rng(SEED))
     monkeypatch.setattr("numba_lstm.threads.share_out", many.share_out)
@@ -238,11 +250,68 @@ def results():
 """
 
 
+def updated(kind, options, scale, workers):
+    """Parameters and moments behind two steps."""
+    parameters, gradients = (Parameters({"a": (100_003,)}, "float32") for _ in range(2))
+    random = np.random.default_rng(SEED)
+    parameters["a"], gradients["a"] = random.standard_normal((2, 100_003))
+    optimizer = kind(parameters, **options)
+    for _ in range(2):
+        optimizer.step(gradients, scale=scale, threads=workers)
+    return {"parameters": parameters.flat, **optimizer.state_dict()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (SGD, {"momentum": 0.9}),
+        (SGD, {"momentum": 0.9, "nesterov": True}),
+        (Adam, {"weight_decay": 0.1}),
+        (AdamW, {}),
+        (RMSprop, {"momentum": 0.5}),
+    ],
+)
+def test_an_update_has_the_same_bits_however_it_is_shared_out(workers, kind, options):
+    expected = updated(kind, options, 0.37, 1)
+    for count in (2, 3, 7):
+        assert_same(updated(kind, options, 0.37, count), expected, (kind, count))
+    assert workers.calls
+
+
+@pytest.mark.parametrize("size", [1, 16_384, 16_385, 100_003])
+def test_a_norm_has_the_same_bits_however_it_is_shared_out(workers, size):
+    gradients = Parameters({"a": (size,)}, "float32")
+    gradients["a"] = np.random.default_rng(SEED).standard_normal(size)
+    expected = global_norm(gradients, threads=1)
+    assert {global_norm(gradients, threads=count) for count in range(2, 8)} == {expected}
+    clipped = copy.deepcopy(gradients)
+    clip_by_global_norm(clipped, 0.5 * expected, threads=1)
+    for count in (2, 7):
+        again = copy.deepcopy(gradients)
+        assert clip_by_global_norm(again, 0.5 * expected, threads=count) == expected
+        np.testing.assert_array_equal(bits(again.flat), bits(clipped.flat))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7, 33), (3, 20_000), (70_000,)])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", [mse, softmax_cross_entropy])
+def test_a_loss_has_the_same_bits_however_it_is_shared_out(workers, loss, weighted, shape):
+    random = np.random.default_rng(SEED)
+    y = random.standard_normal(shape).astype("f4")
+    classes = random.integers(0, shape[-1], shape[:-1])
+    target = classes if loss is softmax_cross_entropy else random.standard_normal(shape)
+    options = {"weights": random.random(shape[:-1]) + 0.1} if weighted else {}
+    expected, gradient = loss(y, target, threads=1, **options)
+    for count in (2, 3, 7):
+        found, dy = loss(y, target, threads=count, **options)
+        assert found == expected
+        np.testing.assert_array_equal(bits(dy), bits(gradient))
+
+
 # Every kernel runs between a change to the host's mode and one back, so that NumPy's own part of
 # the test is computed alike in both.
 HOST = """
 from numba_lstm import threads
-from numba_lstm.kernels import linear, losses, updates
 
 share_out = threads.share_out
 host = {"mode": 0x1F80}
@@ -259,8 +328,6 @@ def in_the_hosts_mode(function):
     return run
 
 threads.share_out = in_the_hosts_mode(share_out)
-losses.squared_error = in_the_hosts_mode(losses.squared_error)
-updates.sgd_update = in_the_hosts_mode(updates.sgd_update)
 
 plain = results()
 denormal = sum(int(((a != 0) & (np.abs(a) < 1.2e-38)).sum()) for a in plain)

@@ -1,6 +1,7 @@
 """Trainer: a step is the sum of its parts, or nothing at all."""
 
 import copy
+import functools
 import math
 
 import numpy as np
@@ -90,6 +91,66 @@ def test_a_step_of_an_lstm_is_the_sum_of_its_parts():
         assert loss == expected
         np.testing.assert_array_equal([h, c], [last_h, last_c])
         np.testing.assert_array_equal(model.parameters.flat, other.parameters.flat)
+
+
+def test_a_loss_that_takes_no_out_may_keep_the_outputs():
+    model, other = language_model(), language_model()
+    kept = []
+
+    def keeping(y, target):
+        kept.append(y)
+        return softmax_cross_entropy(y, target)
+
+    trainer = Trainer(model, keeping, Adam(model.parameters))
+    twin = Trainer(other, softmax_cross_entropy, Adam(other.parameters))
+    expected = []
+    for seed in range(3):
+        x, target = batch_of_tokens(seed)
+        expected.append(other(x)[0])
+        assert trainer.step(x, target)[0] == twin.step(x, target)[0]
+    np.testing.assert_array_equal(kept, expected)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "numbers"])
+def test_the_gradient_takes_the_place_of_the_outputs(kind):
+    """Of the same shape it is one array for all steps, which a copy of the trainer has not."""
+    seen = []
+
+    def loss(y, target, out=None):
+        seen.append((y.__array_interface__["data"][0], y.shape))
+        return (softmax_cross_entropy if kind == "tokens" else mse)(y, target, out=out)
+
+    model = language_model() if kind == "tokens" else LSTM(I, H, threads=1)
+    batch = batch_of_tokens if kind == "tokens" else batch_of_numbers
+    trainer = Trainer(model, loss, Adam(model.parameters))
+    for seed in range(3):
+        trainer.step(*batch(seed))
+    assert len(set(seen)) == 1
+    shorter = [array[:-2] for array in batch(3)]
+    trainer.step(*shorter)
+    trainer.step(*batch(4))
+    assert [shape[0] for _, shape in seen] == [T, T, T, T - 2, T]
+    copied = copy.deepcopy(trainer)
+    assert copied.step(*batch(5))[0] == trainer.step(*batch(5))[0]
+    assert seen[-1][0] != seen[-2][0]
+
+
+@pytest.mark.parametrize(
+    ("of_model", "of_layers", "expected"),
+    [(1, (2, 2), 1), (None, (1, 2), 2), (None, (1, None), None), (2, (None, 1), 2)],
+)
+def test_a_loss_gets_the_threads_of_the_model_unless_it_is_told(of_model, of_layers, expected):
+    seen = []
+
+    def loss(y, target, threads=None):
+        seen.append(threads)
+        return softmax_cross_entropy(y, target, threads=threads)
+
+    lstm, linear = LSTM(I, H, threads=of_layers[0]), Linear(H, C, threads=of_layers[1])
+    model = Sequential(Embedding(C, I), lstm, linear, threads=of_model)
+    for told in (loss, functools.partial(loss, threads=7)):
+        Trainer(model, told, Adam(model.parameters)).step(*batch_of_tokens(0))
+    assert seen == [expected, 7]
 
 
 def test_the_state_is_carried():

@@ -93,7 +93,7 @@ def test_after_a_warmup_nothing_compiles():
     every |= {(name, "int64") for name in of_tokens}
     assert {tuple(kernel) for kernel in seen["ready"]} == every
     # The region is another one for all that have arguments of other types in common.
-    assert seen["signatures"].pop("region.all_shares") == 2 * 8
+    assert seen["signatures"].pop("region.all_shares") == 2 * 15
     assert set(seen["signatures"].values()) == {2}
     assert seen["lost"] == []
     assert seen["again"] == 0

@@ -179,13 +179,15 @@ class Embedding(Layer):
         # Without a mode, NumPy would take the rows into a buffer first.
         return np.take(table, array, axis=0, out=out, mode="clip")
 
-    def forward(self, tokens: Any) -> FloatArray:
+    def forward(self, tokens: Any, *, out: FloatArray | None = None) -> FloatArray:
         """Look up rows and keep the tokens for `backward`.
 
         Parameters
         ----------
         tokens : array of int
             (...) in [0, N).
+        out : array, optional
+            (..., E), where to write the result.
 
         Returns
         -------
@@ -195,7 +197,7 @@ class Embedding(Layer):
         Raises
         ------
         TypeError, ValueError
-            If a token is no integer or out of range.
+            If a token is no integer or out of range, or out has the wrong kind, shape or layout.
         MemoryError
             If there is no room for the result.
         RuntimeError
@@ -203,8 +205,9 @@ class Embedding(Layer):
         """
         array = self._tokens(tokens)
         with self._tape.alone():
+            y = self(array, out=out)
             self._tape.record(array.copy(), self.parameters)
-            return self(array)
+        return y
 
     def backward(self, dy: Any, *, accumulate: bool = True) -> None:
         """Add the gradient of every output to the row of its token.

@@ -211,13 +211,17 @@ class Linear(Layer):
         self._product(self._forward_panels, rows.array, rows.count, y, most)
         return y
 
-    def forward(self, x: Any, *, threads: int | None = None) -> FloatArray:
+    def forward(
+        self, x: Any, *, out: FloatArray | None = None, threads: int | None = None
+    ) -> FloatArray:
         """Multiply and add, and keep x for `backward`.
 
         Parameters
         ----------
         x : array
             (..., in). It must stay as it is until `backward`, unless it had to be copied.
+        out : array, optional
+            (..., out), where to write the result; it may not overlap x.
         threads : int, optional
             Upper bound of threads for this call.
 
@@ -229,7 +233,7 @@ class Linear(Layer):
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong kind or shape.
+            If an argument has the wrong kind, shape or layout.
         MemoryError
             If there is no room for the result.
         RuntimeError
@@ -237,7 +241,7 @@ class Linear(Layer):
         """
         rows = self._rows(x)
         with self._tape.alone():
-            y = self(rows.array, threads=threads)
+            y = self(rows.array, out=out, threads=threads)
             self._tape.record(rows, self.parameters)
         return y
 

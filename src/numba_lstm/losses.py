@@ -7,19 +7,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import threads as threading_of_kernels
 from .kernels import losses as kernels
 from .memory import flat
+from .schedule import pass_workers
 from .validation import (
     FloatArray,
     integer_array,
     nearest_dtype,
     real_array,
     real_numbers,
+    refuse_overlap,
+    require_output,
     require_shape,
 )
 
 # How the message about a wrong shape explains what was expected.
 _ROW_BY_ROW = "as y without its last axis"
+# Numbers of one weight that are a row to the kernel.
+_NUMBERS_OF_A_ROW = 16 * kernels.RUN
 
 
 def _predictions(y: Any) -> FloatArray:
@@ -54,7 +60,27 @@ def _shares(weights: Any, shape: tuple[int, ...], meaning: str) -> NDArray[np.fl
     return array / total
 
 
-def softmax_cross_entropy(y: Any, target: Any, *, weights: Any = None) -> tuple[float, FloatArray]:
+def _gradient(out: Any, predictions: FloatArray, target: NDArray[Any]) -> FloatArray:
+    """Allocate dy, or validate the array that the user lends."""
+    if out is None:
+        return np.empty_like(predictions)
+    gradient = require_output("out", out, predictions.shape, predictions.dtype)
+    read = {"target": target} if out is predictions else {"y": predictions, "target": target}
+    refuse_overlap("out", gradient, read)
+    return gradient
+
+
+def _run(kernel: Any, arguments: tuple[Any, ...], rows: int, dy: FloatArray, most: int) -> float:
+    """Share out the rows of a loss; add up what each gives."""
+    losses = np.empty(rows)
+    workers = min(rows, pass_workers(most, dy.size))
+    threading_of_kernels.share_out(kernel, (*arguments, losses, flat(dy)), workers)
+    return float(losses.sum())
+
+
+def softmax_cross_entropy(
+    y: Any, target: Any, *, weights: Any = None, out: Any = None, threads: int | None = None
+) -> tuple[float, FloatArray]:
     """Mean negative log-likelihood of classes under the softmax of y, in nats.
 
     Per prediction ``-log(exp(y[target]) / sum(exp(y)))``, whose gradient is
@@ -69,6 +95,10 @@ def softmax_cross_entropy(y: Any, target: Any, *, weights: Any = None) -> tuple[
     weights : array, optional
         (...) non-negative weights: the loss is ``sum(weights * losses) / sum(weights)``. A weight
         of 0 leaves a prediction out.
+    out : array, optional
+        Where to write dy; may be y itself, of which nothing is left then.
+    threads : int, optional
+        Upper bound of threads for this call; all by default. The bits do not depend on it.
 
     Returns
     -------
@@ -80,8 +110,9 @@ def softmax_cross_entropy(y: Any, target: Any, *, weights: Any = None) -> tuple[
     ------
     TypeError, ValueError
         If an argument has the wrong kind or shape, a class is out of range, or there is nothing to
-        take a mean of.
+        take a mean of; nothing is written then.
     """
+    most = threading_of_kernels.resolve(threads)
     predictions = _predictions(y)
     if predictions.ndim == 0:
         raise ValueError("y must have shape (..., C); got ()")
@@ -99,14 +130,14 @@ def softmax_cross_entropy(y: Any, target: Any, *, weights: Any = None) -> tuple[
             f"target must lie in [0, {classes}), {classes} = last axis of y; "
             f"got values from {labels.min()} to {labels.max()}"
         )
-    dy = np.empty_like(predictions)
-    loss = kernels.softmax_cross_entropy(
-        flat(predictions), flat(labels), flat(shares), classes, flat(dy)
-    )
-    return float(loss), dy
+    dy = _gradient(out, predictions, labels)
+    arguments = (flat(predictions), flat(labels), flat(shares), classes)
+    return _run(kernels.softmax_cross_entropy, arguments, labels.size, dy, most), dy
 
 
-def mse(y: Any, target: Any, *, weights: Any = None) -> tuple[float, FloatArray]:
+def mse(
+    y: Any, target: Any, *, weights: Any = None, out: Any = None, threads: int | None = None
+) -> tuple[float, FloatArray]:
     """Mean of ``(y - target)**2`` over all numbers.
 
     Parameters
@@ -117,6 +148,10 @@ def mse(y: Any, target: Any, *, weights: Any = None) -> tuple[float, FloatArray]
         (..., C), one for each number, or (...), one for each row; non-negative. The loss is
         ``sum(weights * (y - target)**2) / sum(weights)``, a row's weight counting for each of its
         numbers. A weight of 0 leaves a number or a row out.
+    out : array, optional
+        Where to write dy; may be y itself, of which nothing is left then.
+    threads : int, optional
+        Upper bound of threads for this call; all by default. The bits do not depend on it.
 
     Returns
     -------
@@ -127,18 +162,22 @@ def mse(y: Any, target: Any, *, weights: Any = None) -> tuple[float, FloatArray]
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong kind or shape, or there is nothing to take a mean of.
+        If an argument has the wrong kind or shape, or there is nothing to take a mean of; nothing
+        is written then.
     """
+    most = threading_of_kernels.resolve(threads)
     predictions = _predictions(y)
     _require_predictions(predictions)
     wanted = real_array("target", target, predictions.dtype)
     require_shape("target", wanted, predictions.shape, "as y")
     if weights is None:
-        shares = np.full(1, 1 / predictions.size)
+        count = _NUMBERS_OF_A_ROW
+        shares = np.full(-(-predictions.size // count), 1 / predictions.size)
     elif real_numbers("weights", weights).ndim == predictions.ndim:
-        shares = _shares(weights, predictions.shape, "as y")
+        count, shares = 1, _shares(weights, predictions.shape, "as y")
     else:
-        shares = _shares(weights, predictions.shape[:-1], _ROW_BY_ROW) / predictions.shape[-1]
-    dy = np.empty_like(predictions)
-    loss = kernels.squared_error(flat(predictions), flat(wanted), flat(shares), flat(dy))
-    return float(loss), dy
+        count = predictions.shape[-1]
+        shares = _shares(weights, predictions.shape[:-1], _ROW_BY_ROW) / count
+    dy = _gradient(out, predictions, wanted)
+    arguments = (flat(predictions), flat(wanted), flat(shares), count)
+    return _run(kernels.squared_error, arguments, shares.size, dy, most), dy

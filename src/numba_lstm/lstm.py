@@ -362,19 +362,21 @@ class LSTM(Layer):
     def _outputs(self, out: Any, sequence: _Sequence, state: State) -> tuple[FloatArray, State]:
         """Allocate results, or validate those that the user lends."""
         config = self.config
+        dtype = config.numpy_dtype
         y_shape = sequence.shape(config.output_size)
         state_shape = sequence.state_shape(config.cells, config.hidden_size)
         if out is None:
-            y = np.empty(y_shape, config.numpy_dtype)
-            return y, (np.empty(state_shape, y.dtype), np.empty(state_shape, y.dtype))
+            out = np.empty(y_shape, dtype), None
         pairs = (tuple, list)
-        structured = isinstance(out, pairs) and len(out) == 2 and isinstance(out[1], pairs)
-        if not structured or len(out[1]) != 2:
+        structured = isinstance(out, pairs) and len(out) == 2
+        if structured and out[1] is None:
+            out = out[0], (np.empty(state_shape, dtype), np.empty(state_shape, dtype))
+        elif not structured or not isinstance(out[1], pairs) or len(out[1]) != 2:
             raise TypeError(f"out must have the structure (y, (h, c)); got {type(out).__name__}")
         y, (h, c) = out
-        require_output("y of out", y, y_shape, config.numpy_dtype)
-        require_output("h of out", h, state_shape, config.numpy_dtype)
-        require_output("c of out", c, state_shape, config.numpy_dtype)
+        require_output("y of out", y, y_shape, dtype)
+        require_output("h of out", h, state_shape, dtype)
+        require_output("c of out", c, state_shape, dtype)
         h0, c0 = state
         read = {"x": sequence.array, "h of hx": h0, "c of hx": c0, "h of out": h, "c of out": c}
         refuse_overlap("y of out", y, read)
@@ -460,6 +462,7 @@ class LSTM(Layer):
             States before, (L D, B, H) each, without B for one sequence; zeros by default.
         out : (array, (array, array)), optional
             Where to write the results. h and c may be the arrays of `hx`; y may overlap nothing.
+            Instead of the pair None stands for new arrays.
         threads : int, optional
             Upper bound of threads for this call.
 
@@ -527,6 +530,7 @@ class LSTM(Layer):
         x: Any,
         hx: Any = None,
         *,
+        out: Any = None,
         training: bool = True,
         checkpoint: int | Literal["auto"] | None = None,
         threads: int | None = None,
@@ -539,6 +543,8 @@ class LSTM(Layer):
             As for inference. It must stay as it is until `backward`, unless it had to be copied.
         hx : (array, array), optional
             States before; zeros by default.
+        out : (array, (array, array)), optional
+            As for inference.
         training : bool
             Whether dropout is active. Without dropout the result has the bits of inference.
         checkpoint : int or "auto", optional
@@ -575,7 +581,7 @@ class LSTM(Layer):
         plan = self._layout(T, B, True, most, segment, sequence.room)
         with self._tape.alone():
             # What an earlier call kept is read with its own table: that changes once there is room.
-            results = self._outputs(None, sequence, state)
+            results = self._outputs(out, sequence, state)
             workspace = self._training_workspace.reserve(plan.size)
             self._tape.clear()
             call = self._training_call

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
+from . import threads as threading_of_kernels
 from .kernels import updates
 from .memory import aligned_zeros
 from .parameters import Parameters
+from .schedule import pass_workers
 from .validation import (
     FloatArray,
     boolean,
@@ -63,6 +65,9 @@ class Optimizer(ABC):
         If there is no room for the moments.
     """
 
+    # Takes the flat parameters, gradients and moments, `scale` and what `_coefficients` gives.
+    _kernel: ClassVar[Callable[..., None]]
+
     def __init__(self, parameters: Parameters, lr: float, moments: tuple[str, ...]) -> None:
         _require_parameters("parameters", parameters)
         self.parameters = parameters
@@ -85,13 +90,20 @@ class Optimizer(ABC):
     def lr(self, value: float) -> None:
         self._lr = number("lr", value, least=0.0)
 
-    def step(self, gradients: Parameters) -> None:
+    def step(
+        self, gradients: Parameters, *, scale: float = 1.0, threads: int | None = None
+    ) -> None:
         """Update the parameters.
 
         Parameters
         ----------
         gradients : Parameters
             With the names, shapes and dtype of the parameters.
+        scale : float
+            What they are multiplied with on the way, as `clip_factor` gives it: they stay as they
+            are, and are read once less than by `clip_by_global_norm`, for the same bits.
+        threads : int, optional
+            Upper bound of threads for this call; all by default. The bits do not depend on it.
 
         Raises
         ------
@@ -100,21 +112,19 @@ class Optimizer(ABC):
             the parameters; nothing is changed then.
         """
         _require_same_arrays(self.parameters, gradients)
+        factor = number("scale", scale)
+        most = threading_of_kernels.resolve(threads)
         steps = self.steps + 1
-        coefficients = self._cast(self._coefficients(steps))
+        coefficients = self._cast((factor, *self._coefficients(steps)))
+        workers = pass_workers(most, self.parameters.size)
         self.steps = steps
         with self.parameters.edit() as flat:
-            self._update(flat, gradients._writable, coefficients)
+            arrays = (flat, gradients._writable, *self._moments.values())
+            threading_of_kernels.share_out(self._kernel, (*arrays, *coefficients), workers)
 
     @abstractmethod
     def _coefficients(self, steps: int) -> tuple[float, ...]:
-        """What `_update` multiplies with and adds in a step, of which this number is the count."""
-
-    @abstractmethod
-    def _update(
-        self, parameters: FloatArray, gradients: FloatArray, coefficients: tuple[Any, ...]
-    ) -> None:
-        """Update the flat parameters and the moments."""
+        """What the kernel multiplies with and adds in a step, of which this number is the count."""
 
     def _cast(self, coefficients: tuple[float, ...]) -> tuple[Any, ...]:
         """Coefficients in the dtype of the parameters."""
@@ -191,6 +201,8 @@ class SGD(Optimizer):
         If an argument is of the wrong kind or out of range.
     """
 
+    _kernel = staticmethod(updates.sgd_update)
+
     def __init__(
         self,
         parameters: Parameters,
@@ -208,16 +220,7 @@ class SGD(Optimizer):
         super().__init__(parameters, lr, ("velocity",))
 
     def _coefficients(self, steps: int) -> tuple[float, ...]:
-        return self.lr, self.momentum, self.weight_decay
-
-    def _update(
-        self, parameters: FloatArray, gradients: FloatArray, coefficients: tuple[Any, ...]
-    ) -> None:
-        lr, momentum, weight_decay = coefficients
-        velocity = self._moments["velocity"]
-        updates.sgd_update(
-            parameters, gradients, velocity, lr, momentum, weight_decay, self.nesterov
-        )
+        return self.lr, self.momentum, self.weight_decay, float(self.nesterov)
 
 
 class Adam(Optimizer):
@@ -239,6 +242,8 @@ class Adam(Optimizer):
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
     """
+
+    _kernel = staticmethod(updates.adam_update)
 
     def __init__(
         self,
@@ -273,12 +278,6 @@ class Adam(Optimizer):
             math.sqrt(1 - beta2**steps),
             self.eps,
         )
-
-    def _update(
-        self, parameters: FloatArray, gradients: FloatArray, coefficients: tuple[Any, ...]
-    ) -> None:
-        moments = (self._moments["mean"], self._moments["square"])
-        updates.adam_update(parameters, gradients, *moments, *coefficients)
 
 
 class AdamW(Adam):
@@ -338,6 +337,8 @@ class RMSprop(Optimizer):
         If an argument is of the wrong kind or out of range.
     """
 
+    _kernel = staticmethod(updates.rmsprop_update)
+
     def __init__(
         self,
         parameters: Parameters,
@@ -357,19 +358,15 @@ class RMSprop(Optimizer):
     def _coefficients(self, steps: int) -> tuple[float, ...]:
         return self.lr, self.alpha, 1 - self.alpha, self.eps, self.momentum, self.weight_decay
 
-    def _update(
-        self, parameters: FloatArray, gradients: FloatArray, coefficients: tuple[Any, ...]
-    ) -> None:
-        moments = (self._moments["square"], self._moments["velocity"])
-        updates.rmsprop_update(parameters, gradients, *moments, *coefficients)
 
-
-def global_norm(gradients: Parameters) -> float:
+def global_norm(gradients: Parameters, *, threads: int | None = None) -> float:
     """Euclidean norm of all gradients together.
 
     Parameters
     ----------
     gradients : Parameters
+    threads : int, optional
+        Upper bound of threads for this call; all by default. The bits do not depend on it.
 
     Returns
     -------
@@ -378,23 +375,54 @@ def global_norm(gradients: Parameters) -> float:
 
     Raises
     ------
-    TypeError
-        If they are no Parameters.
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
     """
     _require_parameters("gradients", gradients)
-    return math.sqrt(float(updates.square_sum(gradients._writable)))
+    workers = pass_workers(threading_of_kernels.resolve(threads), gradients.size)
+    sums = np.empty(updates.pieces_of(gradients.size))
+    threading_of_kernels.share_out(updates.square_sums, (gradients._writable, sums), workers)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.sqrt(sums.sum())
 
 
-def clip_by_global_norm(gradients: Parameters, max_norm: float) -> float:
+def clip_factor(norm: float, max_norm: float) -> float:
+    """What scales gradients of a norm down to at most another one (Pascanu et al. 2013).
+
+    Parameters
+    ----------
+    norm : float
+        At least 0. If it is not finite, gradients stay as they are.
+    max_norm : float
+        Above 0.
+
+    Returns
+    -------
+    float
+        ``min(1, max_norm / (norm + 1e-6))``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `max_norm` is of the wrong kind or out of range.
+    """
+    most = number("max_norm", max_norm, above=0.0)
+    return min(1.0, most / (norm + 1e-6)) if math.isfinite(norm) else 1.0
+
+
+def clip_by_global_norm(
+    gradients: Parameters, max_norm: float, *, threads: int | None = None
+) -> float:
     """Scale gradients down so that their norm is at most `max_norm` (Pascanu et al. 2013).
 
     Parameters
     ----------
     gradients : Parameters
-        Multiplied by ``min(1, max_norm / (norm + 1e-6))``; left as they are if the norm is not
-        finite.
+        Multiplied by `clip_factor`.
     max_norm : float
         Above 0.
+    threads : int, optional
+        Upper bound of threads for this call; all by default. The bits do not depend on it.
 
     Returns
     -------
@@ -406,10 +434,12 @@ def clip_by_global_norm(gradients: Parameters, max_norm: float) -> float:
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
     """
-    most = number("max_norm", max_norm, above=0.0)
-    norm = global_norm(gradients)
-    factor = most / (norm + 1e-6)
-    if math.isfinite(norm) and factor < 1:
+    number("max_norm", max_norm, above=0.0)
+    norm = global_norm(gradients, threads=threads)
+    factor = clip_factor(norm, max_norm)
+    if factor < 1:
+        workers = pass_workers(threading_of_kernels.resolve(threads), gradients.size)
         with gradients.edit() as flat:
-            updates.scale(flat, gradients.dtype.type(factor))
+            arguments = (flat, gradients.dtype.type(factor))
+            threading_of_kernels.share_out(updates.scale, arguments, workers)
     return norm

@@ -11,10 +11,8 @@ import numpy as np
 from . import threads
 from .memory import aligned_empty
 from .parameters import Parameters
+from .schedule import pass_workers
 from .validation import FloatArray
-
-# A worker that packs fewer (some 20 us) costs more to wake than it saves.
-_NUMBERS_PER_WORKER = 1 << 17
 
 
 class PackedCopy:
@@ -73,7 +71,7 @@ class PackedWeights:
                 self._copy = copy
             if copy.version != version:
                 copy.version = copy.filled = 0  # packed halfway, it would be of no version
-                packers = max(1, min(workers, self._size // _NUMBERS_PER_WORKER))
+                packers = pass_workers(workers, self._size)
                 self._pack(self._parameters._writable, copy.parts[0], packers)
                 copy.version, copy.filled = version, 1
             # Who reads already has the first ones; each version is copied as often as it is wanted.

@@ -19,6 +19,8 @@ from .simd import cpu
 # A worker with less to do than this (some 8 us) costs more to wake than it saves. (With 0.6 and 0.4
 # of it for one, two workers went at 0.83 and 0.82 of the speed of one through T10 B6 I32 H48.)
 _OPERATIONS_PER_WORKER = 1_000_000
+# Likewise a worker that has fewer numbers to go through once, some 20 us: to pack, to update.
+_NUMBERS_PER_WORKER = 1 << 16
 # A worker with no more rows than this waits for the weights rather than for the multiply-adds.
 FEW_ROWS = 5
 # Waiting for one another takes some 0.3 us a step. A worker reads as much as this from its L2 cache
@@ -480,3 +482,20 @@ def task_workers(threads: int, operations: int) -> int:
         At least 1.
     """
     return max(1, min(threads, operations // _OPERATIONS_PER_WORKER))
+
+
+def pass_workers(threads: int, numbers: int) -> int:
+    """Workers among which one pass over arrays of so many numbers is shared out.
+
+    Parameters
+    ----------
+    threads : int
+        Upper bound.
+    numbers : int
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    return max(1, min(threads, numbers // _NUMBERS_PER_WORKER))

@@ -22,6 +22,8 @@ from .validation import (
     boolean,
     integer,
     named,
+    refuse_overlap,
+    require_output,
     state_pair,
     string,
 )
@@ -375,6 +377,7 @@ class Sequential(StoredModel):
         x: Any,
         hx: Any = None,
         *,
+        out: FloatArray | None = None,
         training: bool = True,
         checkpoint: int | Literal["auto"] | None = None,
         threads: int | None = None,
@@ -387,6 +390,8 @@ class Sequential(StoredModel):
             What the first layer takes.
         hx : tuple of (h, c), optional
             A pair of states for every LSTM, in order; zeros by default.
+        out : array, optional
+            Where to write y.
         training : bool
             Whether dropout is active.
         checkpoint : int or "auto", optional
@@ -414,19 +419,33 @@ class Sequential(StoredModel):
         most = self._bound(threads)
         active = boolean("training", training)
         x, before = self._checked(x, hx)
-        self._check_segments(checkpoint, _leading_axes(self.layers[0], x), most)
+        leading = _leading_axes(self.layers[0], x)
+        self._check_segments(checkpoint, leading, most)
+        if out is not None:
+            y_shape = (*leading, _features(self.layers[-1])[1])
+            require_output("out", out, y_shape, self.parameters.dtype)
+            refuse_overlap("out", out, {"x": x})
         after: list[State] = []
-        for layer in self.layers:
+        for position, layer in enumerate(self.layers, 1):
+            y = out if position == len(self.layers) else None
             if isinstance(layer, LSTM):
                 x, state = layer.forward(
-                    x, next(before), training=active, checkpoint=checkpoint, threads=most
+                    x,
+                    next(before),
+                    out=None if y is None else (y, None),
+                    training=active,
+                    checkpoint=checkpoint,
+                    threads=most,
                 )
                 after.append(state)
             elif isinstance(layer, Linear):
-                x = layer.forward(x, threads=most)
+                x = layer.forward(x, out=y, threads=most)
             else:
                 x = self._rows_of_tokens(
-                    layer.forward, x, training=True, checkpointed=checkpoint is not None
+                    functools.partial(layer.forward, out=y),
+                    x,
+                    training=True,
+                    checkpointed=checkpoint is not None,
                 )
         return x, tuple(after)
 

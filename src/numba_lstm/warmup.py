@@ -11,6 +11,7 @@ from . import jit
 from . import threads as threading_of_kernels
 from .embedding import Embedding
 from .jit import WarmKernel
+from .kernels import losses, updates
 from .kernels.linear import linear_gradients, linear_product
 from .kernels.panels import pack_matrix
 from .kernels.region import all_shares
@@ -22,6 +23,13 @@ from .lstm import LSTM
 from .optimizers import SGD, Adam, RMSprop, clip_by_global_norm
 from .sequential import Sequential
 from .validation import boolean, float_dtype
+
+# What losses and optimisers share out.
+_PASSES = (
+    *(losses.softmax_cross_entropy, losses.squared_error),
+    *(updates.sgd_update, updates.adam_update, updates.rmsprop_update),
+    *(updates.square_sums, updates.scale),
+)
 
 
 def warmup(
@@ -83,6 +91,7 @@ def warmup(
             jit.compile_region(all_shares, linear_product, lstm_vocabulary, pack_matrix)
             if for_training:
                 jit.compile_region(all_shares, linear_gradients, lstm_vocabulary_back)
+                jit.compile_region(all_shares, *_PASSES)
     return ready
 
 

@@ -1,7 +1,8 @@
 """Losses and their gradients, in one call for all predictions.
 
-Each row is a run of numbers with one weight. Within a row the arithmetic is that of the arrays'
-dtype; rows are added up in float64, in ascending order. A row of weight 0 is never read.
+Each row is a run of numbers with one weight, and has a loss of its own, in float64; workers share
+out the rows. Within a row the arithmetic is that of the arrays' dtype. A row of weight 0 is never
+read. The gradients may be written over the predictions.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from ..simd.vector import (
     width,
 )
 from .activations import exp_nonpositive
+from .workers import first_of_share
 
 # Squares are added in the dtype over so many numbers, then in float64.
-_RUN = 1024
+RUN = 1024
 
 
 @inlined
@@ -68,8 +70,8 @@ def _fill(row, count, number):
 
 
 @kernel
-def softmax_cross_entropy(y, targets, weights, classes, dy):
-    """Weighted sum of ``-log softmax(y)[target]`` over the rows, and its gradient.
+def softmax_cross_entropy(y, targets, weights, classes, losses, dy, worker, workers):
+    """``-log softmax(y)[target]`` of every row, times its weight, and the gradient of their sum.
 
     The gradient of one row's loss is ``softmax(y) - onehot(target)`` (Bridle 1990). Numbers are
     shifted by the largest of their row, so that no exponential overflows.
@@ -83,32 +85,33 @@ def softmax_cross_entropy(y, targets, weights, classes, dy):
     weights : array of float64
         (rows,), read.
     classes : int
+    losses : array of float64
+        (rows,), assigned.
     dy : array
-        (rows, classes) flat, assigned.
-
-    Returns
-    -------
-    float
+        (rows, classes) flat, assigned; may be y.
+    worker, workers : int
+        Which share of the rows, of how many.
     """
     mode = enter_default_mode()
-    total = 0.0
-    for index in range(targets.size):
+    first_row = first_of_share(targets.size, worker, workers)
+    for index in range(first_row, first_of_share(targets.size, worker + 1, workers)):
         row = address(y, index * classes)
         slope = address(dy, index * classes)
         lanes = width(row)
         weight = weights[index]
+        losses[index] = 0.0
         if weight == 0.0:
             _fill(slope, classes, 0.0)
             continue
-        highest = _maximum(row, classes)
+        target = targets[index]
+        highest, logit = _maximum(row, classes), row[target]
         shift = broadcast(row, highest)
         added = 0.0
         for j in range(0, classes, lanes):
             left = classes - j
             _store_next(exp_nonpositive(_load_next(row + j, left) - shift), slope + j, left)
             added += lane_sum(_load_next(slope + j, left))
-        target = targets[index]
-        total += weight * (math.log(added) + (float(highest) - float(row[target])))
+        losses[index] = weight * (math.log(added) + (float(highest) - float(logit)))
         # Before it is rounded: a target that takes all of the probability has a gradient of 0.
         slope_of_target = (float(slope[target]) - added) * (weight / added)
         scale = broadcast(row, weight / added)
@@ -117,48 +120,49 @@ def softmax_cross_entropy(y, targets, weights, classes, dy):
             _store_next(_load_next(slope + j, left) * scale, slope + j, left)
         slope[target] = slope_of_target
     restore_mode(mode)
-    return total
 
 
 @kernel
-def squared_error(y, target, weights, dy):
-    """Weighted sum of ``(y - target)**2`` and its gradient ``2 * weight * (y - target)``.
+def squared_error(y, target, weights, count, losses, dy, worker, workers):
+    """Sum of ``(y - target)**2`` over every row, times its weight, and the gradient of all of them.
 
     Parameters
     ----------
     y, target : array
-        (rows, n) flat, read.
+        (rows, count) flat, the last row perhaps shorter; read.
     weights : array of float64
         (rows,), read.
+    count : int
+        At least 1.
+    losses : array of float64
+        (rows,), assigned.
     dy : array
-        (rows, n) flat, assigned.
-
-    Returns
-    -------
-    float
+        (rows, count) flat, assigned; may be y.
+    worker, workers : int
+        Which share of the rows, of how many.
     """
     mode = enter_default_mode()
-    total = 0.0
-    count = y.size // weights.size
-    for index in range(weights.size):
+    first_row = first_of_share(weights.size, worker, workers)
+    for index in range(first_row, first_of_share(weights.size, worker + 1, workers)):
         row = address(y, index * count)
         wanted = address(target, index * count)
         slope = address(dy, index * count)
+        held = min(count, y.size - index * count)
         lanes = width(row)
         weight = weights[index]
+        losses[index] = 0.0
         if weight == 0.0:
-            _fill(slope, count, 0.0)
+            _fill(slope, held, 0.0)
             continue
         scale = broadcast(row, 2.0 * weight)
         added = 0.0
-        for first in range(0, count, _RUN):
+        for first in range(0, held, RUN):
             squares = broadcast(row, 0.0)
-            for j in range(first, min(count, first + _RUN), lanes):
-                left = count - j
+            for j in range(first, min(held, first + RUN), lanes):
+                left = held - j
                 difference = _load_next(row + j, left) - _load_next(wanted + j, left)
                 squares = fma(difference, difference, squares)
                 _store_next(difference * scale, slope + j, left)
             added += lane_sum(squares)
-        total += weight * added
+        losses[index] = weight * added
     restore_mode(mode)
-    return total

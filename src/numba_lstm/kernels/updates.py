@@ -1,4 +1,4 @@
-"""What optimisers do to the flat parameters, each in one pass.
+"""What optimisers do to the flat parameters, each in one pass that workers share out.
 
 Coefficients come in the dtype of the arrays: a float64 would turn every product into float64.
 """
@@ -7,17 +7,48 @@ from __future__ import annotations
 
 import math
 
-from ..jit import kernel
+from ..jit import inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import broadcast, fma, lane_sum, load, width
+from .workers import first_of_share
 
-# A norm's squares are added in the dtype over so many numbers, then in float64.
+# A norm's squares are added in the dtype over so many numbers, then in float64 over so many runs.
 _RUN = 1024
+_RUNS = 16
+# Numbers that one worker goes through, whole cache lines of them.
+PIECE = _RUN * _RUNS
+
+
+def pieces_of(size):
+    """Pieces that an array of so many numbers is cut into, the last one shorter."""
+    return (size + PIECE - 1) // PIECE
+
+
+_pieces_of = inlined(pieces_of)
+
+
+@inlined
+def _own(array, worker, workers):
+    """A worker's share of an array: whole pieces of it."""
+    pieces = _pieces_of(array.size)
+    first = first_of_share(pieces, worker, workers)
+    return array[first * PIECE : first_of_share(pieces, worker + 1, workers) * PIECE]
 
 
 @kernel
-def sgd_update(parameters, gradients, velocity, lr, momentum, weight_decay, nesterov):
+def sgd_update(
+    parameters,
+    gradients,
+    velocity,
+    scale,
+    lr,
+    momentum,
+    weight_decay,
+    nesterov,
+    worker,
+    workers,
+):
     """Stochastic gradient descent with momentum (Sutskever et al. 2013, as PyTorch writes it).
 
     Parameters
@@ -28,15 +59,22 @@ def sgd_update(parameters, gradients, velocity, lr, momentum, weight_decay, nest
         Flat, read.
     velocity : array
         Flat, updated.
+    scale : float
+        Factor on the gradients. This and the following in the dtype of the arrays.
     lr, momentum, weight_decay : float
-        In the dtype of the arrays.
-    nesterov : bool
+    nesterov : float
+        1 for Nesterov's momentum, else 0.
+    worker, workers : int
+        Which share of the parameters, of how many.
     """
     mode = enter_default_mode()
+    parameters = _own(parameters, worker, workers)
+    gradients = _own(gradients, worker, workers)
+    velocity = _own(velocity, worker, workers)
     for k in range(parameters.size):
-        slope = gradients[k] + weight_decay * parameters[k]
+        slope = gradients[k] * scale + weight_decay * parameters[k]
         velocity[k] = momentum * velocity[k] + slope
-        slope = slope + momentum * velocity[k] if nesterov else velocity[k]
+        slope = slope + momentum * velocity[k] if nesterov == 1 else velocity[k]
         parameters[k] = parameters[k] - lr * slope
     restore_mode(mode)
 
@@ -47,6 +85,7 @@ def adam_update(
     gradients,
     mean,
     square,
+    scale,
     decay,
     weight_decay,
     beta1,
@@ -56,6 +95,8 @@ def adam_update(
     step,
     root,
     eps,
+    worker,
+    workers,
 ):
     """Adam (Kingma & Ba 2015, algorithm 1), with the weight decay of AdamW or the older one.
 
@@ -67,9 +108,11 @@ def adam_update(
         Flat, read.
     mean, square : array
         Flat; running means of the gradient and its square, updated.
+    scale : float
+        Factor on the gradients. This and the following in the dtype of the arrays.
     decay : float
         Factor on the parameters before the step, ``1 - lr * weight_decay`` for AdamW (Loshchilov &
-        Hutter 2019), else 1. This and the following in the dtype of the arrays.
+        Hutter 2019), else 1.
     weight_decay : float
         Multiple of the parameters that joins the gradient; 0 for AdamW.
     beta1, rest1, beta2, rest2 : float
@@ -79,11 +122,16 @@ def adam_update(
     root : float
         ``sqrt(1 - beta2**t)``.
     eps : float
+    worker, workers : int
+        Which share of the parameters, of how many.
     """
     mode = enter_default_mode()
+    parameters = _own(parameters, worker, workers)
+    gradients = _own(gradients, worker, workers)
+    mean, square = _own(mean, worker, workers), _own(square, worker, workers)
     for k in range(parameters.size):
         parameter = parameters[k] * decay
-        slope = gradients[k] + weight_decay * parameter
+        slope = gradients[k] * scale + weight_decay * parameter
         mean[k] = beta1 * mean[k] + rest1 * slope
         square[k] = beta2 * square[k] + rest2 * (slope * slope)
         parameters[k] = parameter - step * (mean[k] / (math.sqrt(square[k]) / root + eps))
@@ -92,7 +140,19 @@ def adam_update(
 
 @kernel
 def rmsprop_update(
-    parameters, gradients, square, velocity, lr, alpha, rest, eps, momentum, weight_decay
+    parameters,
+    gradients,
+    square,
+    velocity,
+    scale,
+    lr,
+    alpha,
+    rest,
+    eps,
+    momentum,
+    weight_decay,
+    worker,
+    workers,
 ):
     """RMSprop (Hinton 2012, lecture 6e, as PyTorch writes it).
 
@@ -104,12 +164,19 @@ def rmsprop_update(
         Flat, read.
     square, velocity : array
         Flat; running mean of the squared gradient, and the velocity; updated.
+    scale : float
+        Factor on the gradients. This and the following in the dtype of the arrays.
     lr, alpha, rest, eps, momentum, weight_decay : float
-        In the dtype of the arrays; rest is 1 - alpha.
+        rest is 1 - alpha.
+    worker, workers : int
+        Which share of the parameters, of how many.
     """
     mode = enter_default_mode()
+    parameters = _own(parameters, worker, workers)
+    gradients = _own(gradients, worker, workers)
+    square, velocity = _own(square, worker, workers), _own(velocity, worker, workers)
     for k in range(parameters.size):
-        slope = gradients[k] + weight_decay * parameters[k]
+        slope = gradients[k] * scale + weight_decay * parameters[k]
         square[k] = alpha * square[k] + rest * (slope * slope)
         velocity[k] = momentum * velocity[k] + slope / (math.sqrt(square[k]) + eps)
         parameters[k] = parameters[k] - lr * velocity[k]
@@ -117,38 +184,42 @@ def rmsprop_update(
 
 
 @kernel
-def square_sum(values):
-    """Sum of the squares of an array.
+def square_sums(values, sums, worker, workers):
+    """Sums of the squares of an array, piece by piece.
 
     Parameters
     ----------
     values : array
         Flat, read.
-
-    Returns
-    -------
-    float
-        In float64. It overflows or is NaN where a number is not finite or its square overflows.
+    sums : array of float64
+        (`pieces_of` the size,), assigned: infinite or NaN where a number is not finite or its
+        square overflows.
+    worker, workers : int
+        Which share of the pieces, of how many.
     """
     mode = enter_default_mode()
-    start = address(values, 0)
-    lanes = width(start)
-    whole = values.size // lanes * lanes
-    total = 0.0
-    for first in range(0, whole, _RUN):
-        run = broadcast(start, 0.0)
-        for k in range(first, min(whole, first + _RUN), lanes):
-            vector = load(start + k)
-            run = fma(vector, vector, run)
-        total += lane_sum(run)
-    for k in range(whole, values.size):
-        total += float(values[k]) * float(values[k])
+    pieces = _pieces_of(values.size)
+    lanes = width(address(values, 0))
+    last_piece = first_of_share(pieces, worker + 1, workers)
+    for piece in range(first_of_share(pieces, worker, workers), last_piece):
+        own = values[piece * PIECE : (piece + 1) * PIECE]
+        start = address(own, 0)
+        whole = own.size // lanes * lanes
+        total = 0.0
+        for first in range(0, whole, _RUN):
+            run = broadcast(start, 0.0)
+            for k in range(first, min(whole, first + _RUN), lanes):
+                vector = load(start + k)
+                run = fma(vector, vector, run)
+            total += lane_sum(run)
+        for k in range(whole, own.size):
+            total += float(own[k]) * float(own[k])
+        sums[piece] = total
     restore_mode(mode)
-    return total
 
 
 @kernel
-def scale(values, factor):
+def scale(values, factor, worker, workers):
     """Multiply an array by a number.
 
     Parameters
@@ -157,8 +228,11 @@ def scale(values, factor):
         Flat, updated.
     factor : float
         In the dtype of the array.
+    worker, workers : int
+        Which share of the array, of how many.
     """
     mode = enter_default_mode()
+    values = _own(values, worker, workers)
     for k in range(values.size):
         values[k] = values[k] * factor
     restore_mode(mode)
