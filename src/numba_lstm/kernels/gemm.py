@@ -16,7 +16,7 @@ from ..simd.tile import (
     keep_loop,
     tile_sum,
 )
-from ..simd.vector import load_first, store_first, width
+from ..simd.vector import load, load_first, store, store_first, width
 from .workers import first_of_share
 
 # Rows of the tallest tile by the vectors in a row, up to 4: 8 8 6 6 where there are 32 registers,
@@ -328,11 +328,15 @@ def panel_vectors(columns, lanes, widest):
 def copy_columns(rows, columns, source, source_row, target, target_row):
     """Copy the first columns of some rows."""
     lanes = width(source)
+    whole = columns // lanes * lanes
     for row in range(rows):
-        for column in range(0, columns, lanes):
-            count = min(lanes, columns - column)
-            vector = load_first(source + (row * source_row + column), count)
-            store_first(vector, target + (row * target_row + column), count)
+        keep_loop()
+        for column in range(0, whole, lanes):
+            keep_loop()
+            store(load(source + (row * source_row + column)), target + (row * target_row + column))
+        if whole < columns:
+            vector = load_first(source + (row * source_row + whole), columns - whole)
+            store_first(vector, target + (row * target_row + whole), columns - whole)
 
 
 @device
