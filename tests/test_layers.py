@@ -161,6 +161,26 @@ def test_the_output_of_a_sequential_must_not_overlap_its_input():
     assert (memory == 1).all()
 
 
+def test_the_output_of_a_sequential_must_not_overlap_its_states():
+    """And a refused call leaves the one before as it was, and dropout where it was."""
+    model, twin = (
+        nl.Sequential(nl.LSTM(3, 4, 2, dropout=0.5, seed=0), nl.LSTM(4, 4, 2, dropout=0.5, seed=1))
+        for _ in range(2)
+    )
+    x = np.random.default_rng(0).standard_normal((2, 2, 3)).astype("f4")
+    y, _ = model.forward(x)
+    twin.forward(x)
+    states = tuple((h, c) for h, c in np.zeros((2, 2, 2, 2, 4), "f4"))
+    for out in (array for state in states for array in state):
+        with pytest.raises(ValueError, match="out must not overlap hx"):
+            model.forward(2 * x, states, out=out)
+    assert model.dropout_state == twin.dropout_state
+    assert not np.any(states)
+    model.backward(np.ones_like(y))
+    twin.backward(np.ones_like(y))
+    np.testing.assert_array_equal(model.gradients.flat, twin.gradients.flat)
+
+
 def test_sequential_carries_a_state_for_every_lstm():
     model = nl.Sequential(
         nl.LSTM(2, 4, dtype="float64", seed=0), nl.LSTM(4, 3, 2, dtype="float64", seed=1)

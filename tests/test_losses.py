@@ -259,6 +259,11 @@ def test_float64_of_the_other_byte_order_stays_float64(loss):
     assert dy.dtype == "float64"
 
 
+def test_a_single_number_has_no_weights_of_rows():
+    with pytest.raises(ValueError, match=r"weights must have shape \(\), as y; got \(1,\)"):
+        mse(1.0, 2.0, weights=[1.0])
+
+
 def test_one_prediction_without_leading_axes():
     loss, dy = softmax_cross_entropy([0.0, 0.0], 1)
     assert loss == pytest.approx(np.log(2))
@@ -327,7 +332,7 @@ def test_the_gradient_may_be_written_over_the_predictions(loss, weighted):
     options = {"weights": random.integers(0, 2, y.shape[:-1])} if weighted else {}
     expected, gradient = loss(y, target, **options)
     elsewhere = np.full_like(y, np.nan)
-    for out in (elsewhere, y):
+    for out in (elsewhere, y[:]):
         found, dy = loss(y, target, out=out, **options)
         assert found == expected
         assert dy is out

@@ -250,9 +250,9 @@ def results():
 """
 
 
-def updated(kind, options, scale, workers):
+def updated(kind, options, scale, workers, dtype):
     """Parameters and moments behind two steps."""
-    parameters, gradients = (Parameters({"a": (100_003,)}, "float32") for _ in range(2))
+    parameters, gradients = (Parameters({"a": (100_003,)}, dtype) for _ in range(2))
     random = np.random.default_rng(SEED)
     parameters["a"], gradients["a"] = random.standard_normal((2, 100_003))
     optimizer = kind(parameters, **options)
@@ -271,10 +271,11 @@ def updated(kind, options, scale, workers):
         (RMSprop, {"momentum": 0.5}),
     ],
 )
-def test_an_update_has_the_same_bits_however_it_is_shared_out(workers, kind, options):
-    expected = updated(kind, options, 0.37, 1)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_update_has_the_same_bits_however_it_is_shared_out(workers, dtype, kind, options):
+    expected = updated(kind, options, 0.37, 1, dtype)
     for count in (2, 3, 7):
-        assert_same(updated(kind, options, 0.37, count), expected, (kind, count))
+        assert_same(updated(kind, options, 0.37, count, dtype), expected, (kind, count))
     assert workers.calls
 
 
@@ -290,22 +291,27 @@ def test_a_norm_has_the_same_bits_however_it_is_shared_out(workers, size):
         again = copy.deepcopy(gradients)
         assert clip_by_global_norm(again, 0.5 * expected, threads=count) == expected
         np.testing.assert_array_equal(bits(again.flat), bits(clipped.flat))
+    assert workers.calls or size == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7, 33), (3, 20_000), (70_000,)])
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("loss", [mse, softmax_cross_entropy])
-def test_a_loss_has_the_same_bits_however_it_is_shared_out(workers, loss, weighted, shape):
+def test_a_loss_has_the_same_bits_however_it_is_shared_out(workers, loss, dtype, weighted, shape):
     random = np.random.default_rng(SEED)
-    y = random.standard_normal(shape).astype("f4")
+    y = random.standard_normal(shape).astype(dtype)
     classes = random.integers(0, shape[-1], shape[:-1])
     target = classes if loss is softmax_cross_entropy else random.standard_normal(shape)
-    options = {"weights": random.random(shape[:-1]) + 0.1} if weighted else {}
+    options = {"weights": random.integers(1, 3, shape[:-1])} if weighted else {}
     expected, gradient = loss(y, target, threads=1, **options)
     for count in (2, 3, 7):
-        found, dy = loss(y, target, threads=count, **options)
+        over = y.copy()
+        found, dy = loss(over, target, out=over, threads=count, **options)
         assert found == expected
         np.testing.assert_array_equal(bits(dy), bits(gradient))
+    by_pieces = loss is mse and not weighted
+    assert bool(workers.calls) == (y.size > 16_384 if by_pieces else y.size > shape[-1])
 
 
 # Every kernel runs between a change to the host's mode and one back, so that NumPy's own part of

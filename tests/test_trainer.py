@@ -114,10 +114,10 @@ def test_a_loss_that_takes_no_out_may_keep_the_outputs():
 @pytest.mark.parametrize("kind", ["tokens", "numbers"])
 def test_the_gradient_takes_the_place_of_the_outputs(kind):
     """Of the same shape it is one array for all steps, which a copy of the trainer has not."""
-    seen = []
+    seen = []  # and held, so that no other array gets the same memory
 
     def loss(y, target, out=None):
-        seen.append((y.__array_interface__["data"][0], y.shape))
+        seen.append(y)
         return (softmax_cross_entropy if kind == "tokens" else mse)(y, target, out=out)
 
     model = language_model() if kind == "tokens" else LSTM(I, H, threads=1)
@@ -125,14 +125,65 @@ def test_the_gradient_takes_the_place_of_the_outputs(kind):
     trainer = Trainer(model, loss, Adam(model.parameters))
     for seed in range(3):
         trainer.step(*batch(seed))
-    assert len(set(seen)) == 1
+    assert seen[0] is seen[1] is seen[2]
     shorter = [array[:-2] for array in batch(3)]
     trainer.step(*shorter)
     trainer.step(*batch(4))
-    assert [shape[0] for _, shape in seen] == [T, T, T, T - 2, T]
+    assert [len(y) for y in seen[3:]] == [T - 2, T]
     copied = copy.deepcopy(trainer)
     assert copied.step(*batch(5))[0] == trainer.step(*batch(5))[0]
-    assert seen[-1][0] != seen[-2][0]
+    assert seen[-1] is seen[-3] is not seen[-2]
+
+
+def test_outputs_that_a_loss_has_let_out_may_be_given_back():
+    let_out = []
+
+    def loss(y, target, out=None):
+        found, dy = mse(y, target, out=out)
+        let_out.append(dy)
+        return found, dy
+
+    model, other = LSTM(I, I, seed=0, threads=1), LSTM(I, I, seed=0, threads=1)
+    trainer, twin = (Trainer(lstm, loss, SGD(lstm.parameters)) for lstm in (model, other))
+    random = np.random.default_rng(0)
+    x, target = random.standard_normal((2, T, B, I)).astype("f4")
+    for _ in range(3):
+        trainer.step(x, target)
+        given = let_out[-1].copy()
+        twin.step(x, target)
+        assert trainer.step(let_out[-2], target)[0] == twin.step(given, target)[0]
+        given = let_out[-2].copy()
+        trainer.step(x, let_out[-2])
+        twin.step(x, given)
+    np.testing.assert_array_equal(model.parameters.flat, other.parameters.flat)
+
+
+def positional(y, target, out=None, /):
+    """A loss that takes nothing by name."""
+    assert out is None
+    return mse(y, target)
+
+
+class Shy:
+    """A loss that shows no signature."""
+
+    __signature__ = "none"
+
+    def __call__(self, y, target, out=None):
+        assert out is None
+        return mse(y, target)
+
+
+def test_the_loss_may_be_changed_between_steps():
+    model = LSTM(I, H, threads=1)
+    trainer = Trainer(model, mse, SGD(model.parameters))
+    for loss in (lambda y, target: mse(y, target), positional, Shy(), mse):
+        trainer.loss = loss
+        assert trainer.loss is loss
+        trainer.step(*batch_of_numbers(0))
+    with pytest.raises(TypeError, match="loss must be callable; got None"):
+        trainer.loss = None
+    assert trainer.loss is mse
 
 
 @pytest.mark.parametrize(

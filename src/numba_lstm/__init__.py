@@ -1,6 +1,6 @@
 """The fastest LSTM on a CPU, in Python with Numba: NumPy arrays in, NumPy arrays out."""
 
-from ._collections import without_collections as _without_collections
+from .garbage import without_collections as _without_collections
 
 with _without_collections():
     from .embedding import Embedding

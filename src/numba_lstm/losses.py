@@ -65,8 +65,7 @@ def _gradient(out: Any, predictions: FloatArray, target: NDArray[Any]) -> FloatA
     if out is None:
         return np.empty_like(predictions)
     gradient = require_output("out", out, predictions.shape, predictions.dtype)
-    read = {"target": target} if out is predictions else {"y": predictions, "target": target}
-    refuse_overlap("out", gradient, read)
+    refuse_overlap("out", gradient, {"target": target}, same=("y", predictions))
     return gradient
 
 
@@ -173,7 +172,7 @@ def mse(
     if weights is None:
         count = _NUMBERS_OF_A_ROW
         shares = np.full(-(-predictions.size // count), 1 / predictions.size)
-    elif real_numbers("weights", weights).ndim == predictions.ndim:
+    elif real_numbers("weights", weights).ndim == predictions.ndim or predictions.ndim == 0:
         count, shares = 1, _shares(weights, predictions.shape, "as y")
     else:
         count = predictions.shape[-1]

@@ -380,8 +380,10 @@ class LSTM(Layer):
         h0, c0 = state
         read = {"x": sequence.array, "h of hx": h0, "c of hx": c0, "h of out": h, "c of out": c}
         refuse_overlap("y of out", y, read)
-        refuse_overlap("h of out", h, {"x": sequence.array, "c of hx": c0, "c of out": c}, h0)
-        refuse_overlap("c of out", c, {"x": sequence.array, "h of hx": h0}, c0)
+        refuse_overlap(
+            "h of out", h, {"x": sequence.array, "c of hx": c0, "c of out": c}, same=("hx", h0)
+        )
+        refuse_overlap("c of out", c, {"x": sequence.array, "h of hx": h0}, same=("hx", c0))
         return y, (h, c)
 
     def _threads(self, threads: int | None) -> int:

@@ -100,16 +100,18 @@ class Optimizer(ABC):
         gradients : Parameters
             With the names, shapes and dtype of the parameters.
         scale : float
-            What they are multiplied with on the way, as `clip_factor` gives it: they stay as they
-            are, and are read once less than by `clip_by_global_norm`, for the same bits.
+            What they are multiplied with on the way into the update; they stay as they are. With
+            ``min(1, max_norm / (norm + 1e-6))`` that is clipping by their norm, to the same bits as
+            `clip_by_global_norm` ahead of the step.
         threads : int, optional
             Upper bound of threads for this call; all by default. The bits do not depend on it.
 
         Raises
         ------
         TypeError, ValueError
-            If they are others, or the learning rate or another option is too large for the dtype of
-            the parameters; nothing is changed then.
+            If they are others, or an argument is of the wrong kind or out of range, or the learning
+            rate, `scale` or another option is too large for the dtype of the parameters; nothing is
+            changed then.
         """
         _require_same_arrays(self.parameters, gradients)
         factor = number("scale", scale)
@@ -133,7 +135,7 @@ class Optimizer(ABC):
             cast = tuple(map(dtype.type, coefficients))
         if not all(map(math.isfinite, cast)):
             raise ValueError(
-                f"lr and the other options must give a step that is finite in {dtype}; "
+                f"lr, scale and the other options must give a step that is finite in {dtype}; "
                 f"got coefficients {', '.join(f'{coefficient:g}' for coefficient in coefficients)}"
             )
         return cast
@@ -387,27 +389,8 @@ def global_norm(gradients: Parameters, *, threads: int | None = None) -> float:
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
-    """What scales gradients of a norm down to at most another one (Pascanu et al. 2013).
-
-    Parameters
-    ----------
-    norm : float
-        At least 0. If it is not finite, gradients stay as they are.
-    max_norm : float
-        Above 0.
-
-    Returns
-    -------
-    float
-        ``min(1, max_norm / (norm + 1e-6))``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `max_norm` is of the wrong kind or out of range.
-    """
-    most = number("max_norm", max_norm, above=0.0)
-    return min(1.0, most / (norm + 1e-6)) if math.isfinite(norm) else 1.0
+    """What scales gradients of a norm down to at most another one (Pascanu et al. 2013)."""
+    return min(1.0, max_norm / (norm + 1e-6)) if math.isfinite(norm) else 1.0
 
 
 def clip_by_global_norm(
@@ -418,7 +401,8 @@ def clip_by_global_norm(
     Parameters
     ----------
     gradients : Parameters
-        Multiplied by `clip_factor`.
+        Multiplied by ``min(1, max_norm / (norm + 1e-6))``; left as they are if the norm is not
+        finite.
     max_norm : float
         Above 0.
     threads : int, optional
@@ -434,9 +418,9 @@ def clip_by_global_norm(
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
     """
-    number("max_norm", max_norm, above=0.0)
+    most = number("max_norm", max_norm, above=0.0)
     norm = global_norm(gradients, threads=threads)
-    factor = clip_factor(norm, max_norm)
+    factor = clip_factor(norm, most)
     if factor < 1:
         workers = pass_workers(threading_of_kernels.resolve(threads), gradients.size)
         with gradients.edit() as flat:

@@ -19,7 +19,7 @@ from .simd import cpu
 # A worker with less to do than this (some 8 us) costs more to wake than it saves. (With 0.6 and 0.4
 # of it for one, two workers went at 0.83 and 0.82 of the speed of one through T10 B6 I32 H48.)
 _OPERATIONS_PER_WORKER = 1_000_000
-# Likewise a worker that has fewer numbers to go through once, some 20 us: to pack, to update.
+# Likewise a worker that has fewer numbers to go through once, 10 to 30 us: to pack, to update.
 _NUMBERS_PER_WORKER = 1 << 16
 # A worker with no more rows than this waits for the weights rather than for the multiply-adds.
 FEW_ROWS = 5

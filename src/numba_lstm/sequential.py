@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -241,7 +242,7 @@ class Sequential(StoredModel):
             )
         return checked
 
-    def _checked(self, x: Any, hx: Any) -> tuple[NDArray[Any], Iterator[State | None]]:
+    def _checked(self, x: Any, hx: Any) -> tuple[NDArray[Any], list[State | None]]:
         """Validate an input and the states before it, ahead of all layers."""
         first = self.layers[0]
         array = _input(first, x)
@@ -251,7 +252,7 @@ class Sequential(StoredModel):
                 "x must have an axis of steps, one of the batch or none, and what "
                 f"{first!r} takes; got shape {array.shape}"
             )
-        return array, iter(self._states("hx", hx, [leading] * len(self._lstms)))
+        return array, self._states("hx", hx, [leading] * len(self._lstms))
 
     def _check_segments(
         self, checkpoint: Any, leading: tuple[int, ...], threads: int | None
@@ -300,7 +301,8 @@ class Sequential(StoredModel):
         self, layers: Sequence[AnyLayer], x: Any, hx: Any, threads: int | None
     ) -> tuple[FloatArray, States]:
         """Run inference of the first layers, all LSTMs among them."""
-        x, before = self._checked(x, hx)
+        x, states = self._checked(x, hx)
+        before = iter(states)
         after: list[State] = []
         for layer in layers:
             if isinstance(layer, LSTM):
@@ -391,7 +393,7 @@ class Sequential(StoredModel):
         hx : tuple of (h, c), optional
             A pair of states for every LSTM, in order; zeros by default.
         out : array, optional
-            Where to write y.
+            Where to write y; it may overlap nothing.
         training : bool
             Whether dropout is active.
         checkpoint : int or "auto", optional
@@ -418,13 +420,16 @@ class Sequential(StoredModel):
         """
         most = self._bound(threads)
         active = boolean("training", training)
-        x, before = self._checked(x, hx)
+        x, states = self._checked(x, hx)
         leading = _leading_axes(self.layers[0], x)
         self._check_segments(checkpoint, leading, most)
         if out is not None:
             y_shape = (*leading, _features(self.layers[-1])[1])
             require_output("out", out, y_shape, self.parameters.dtype)
             refuse_overlap("out", out, {"x": x})
+            for array in itertools.chain.from_iterable(state or () for state in states):
+                refuse_overlap("out", out, {"hx": array})
+        before = iter(states)
         after: list[State] = []
         for position, layer in enumerate(self.layers, 1):
             y = out if position == len(self.layers) else None

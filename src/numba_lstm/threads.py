@@ -21,7 +21,7 @@ from typing import Any
 import numba
 from numba.np.ufunc import parallel as numba_pool
 
-from . import jit
+from . import garbage, jit
 from .kernels.region import all_shares
 from .simd import cpu
 from .validation import integer
@@ -52,6 +52,7 @@ class _State:
         """Forget the parent's threads, which did not come along, and what bounds their number."""
         for inherited in _locks:
             inherited._at_fork_reinit()  # type: ignore[attr-defined]
+        garbage.after_fork()
         self.forked_from_pool |= bool(numba_pool._is_initialized) or _forked_while_launching()
         self.layer = None
         self.executor = None

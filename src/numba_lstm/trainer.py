@@ -47,10 +47,11 @@ def _options(loss: Loss) -> tuple[str, ...]:
     """What a loss takes besides y and target, unless it is told, of what a trainer has to offer."""
     try:
         parameters = inspect.signature(loss).parameters
-    except ValueError:  # a callable without one
+    except (TypeError, ValueError):  # a callable that shows none
         return ()
-    offers = (name for name in ("out", "threads") if name in parameters)
-    return tuple(name for name in offers if parameters[name].default is None)
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    offers = (parameters[name] for name in ("out", "threads") if name in parameters)
+    return tuple(offer.name for offer in offers if offer.default is None and offer.kind in named)
 
 
 def _axes(model: Model, x: Any) -> tuple[int, ...] | None:
@@ -60,6 +61,13 @@ def _axes(model: Model, x: Any) -> tuple[int, ...] | None:
     axes: tuple[int, ...] = x.shape
     tokens = isinstance(model, Sequential) and isinstance(model.layers[0], Embedding)
     return axes if tokens else axes[:-1]
+
+
+def _shared(array: FloatArray, given: Any) -> bool:
+    """Whether what the user gave, nested in tuples perhaps, may hold memory of an array."""
+    if isinstance(given, tuple):
+        return any(_shared(array, part) for part in given)
+    return isinstance(given, np.ndarray) and np.may_share_memory(array, given)
 
 
 class Trainer:
@@ -72,10 +80,10 @@ class Trainer:
     model : LSTM or Sequential
     loss : callable
         ``loss(y, target)`` returns a number and its gradient with respect to y, like
-        `softmax_cross_entropy` and `mse`. If it takes `out` as they do, it gets y for that, to
-        write the gradient over; the next step has the same array for its y then, so that a large
-        one is not asked of the system again and again. (T35 B20 with 10,000 classes: a tenth of the
-        step.) If it takes `threads`, it gets the model's
+        `softmax_cross_entropy` and `mse`. If it has an argument ``out=None`` as they do, it gets y
+        for that, to write the gradient over. The trainer then keeps the array, and the next step
+        has it for its y: a large one is not asked of the system again and again (T35 B20 with
+        10,000 classes: a tenth of the step). If it has one ``threads=None``, it gets the model's
         upper bound.
     optimizer : Optimizer
         Of the model's parameters.
@@ -114,8 +122,6 @@ class Trainer:
     ) -> None:
         if not isinstance(model, (LSTM, Sequential)):
             raise TypeError(f"model must be an LSTM or a Sequential; got {model!r}")
-        if not callable(loss):
-            raise TypeError(f"loss must be callable; got {loss!r}")
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be an Optimizer; got {optimizer!r}")
         if optimizer.parameters is not model.parameters:
@@ -132,8 +138,25 @@ class Trainer:
         self.nonfinite = nonfinite
         self.checkpoint = checkpoint
         self.skipped = 0
-        self._loss_takes = _options(loss)
         self._y: FloatArray | None = None
+
+    @property
+    def loss(self) -> Loss:
+        """The loss; may be changed between steps.
+
+        Raises
+        ------
+        TypeError
+            If what is assigned is not callable.
+        """
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: Loss) -> None:
+        if not callable(loss):
+            raise TypeError(f"loss must be callable; got {loss!r}")
+        self._loss = loss
+        self._loss_takes = _options(loss)
 
     def step(self, x: Any, target: Any, hx: Any = None, *, burn_in: int = 0) -> tuple[float, Any]:
         """Learn from one batch.
@@ -182,12 +205,12 @@ class Trainer:
         learnt, before = self._burn_in(x, hx, steps) if steps else (x, hx)
         dropout = self._dropout()
         threads = self._threads()
-        y, state = self._forward(learnt, before)
+        y, state = self._forward(learnt, before, target)
         updated = False
         try:
             offered = {"out": y, "threads": threads}
             loss, dy = self.loss(y, target, **{name: offered[name] for name in self._loss_takes})
-            norm, problem = self._go_back(loss, dy)
+            norm, problem = self._go_back(loss, dy, threads)
             if problem is None:
                 scale = 1.0 if self.clip is None else clip_factor(norm, self.clip)
                 self.optimizer.step(self.model.gradients, scale=scale, threads=threads)
@@ -231,27 +254,33 @@ class Trainer:
         model = self.model
         if isinstance(model, LSTM) or model.threads is not None:
             return model.threads
-        bounds = {layer.threads for layer in model.layers if not isinstance(layer, Embedding)}
-        return max(filter(None, bounds), default=None) if None not in bounds else None
+        bounds = [layer.threads for layer in model.layers if not isinstance(layer, Embedding)]
+        known = [bound for bound in bounds if bound is not None]
+        return max(known) if known and len(known) == len(bounds) else None
 
-    def _forward(self, x: Any, hx: Any) -> tuple[FloatArray, Any]:
-        """Run the model, y in the array of the step before if nobody else has it and it fits."""
+    def _forward(self, x: Any, hx: Any, target: Any) -> tuple[FloatArray, Any]:
+        """Run the model, y in the array of the step before if it fits and the user has none of it.
+
+        A loss may have let it out.
+        """
         model = self.model
-        y, self._y = self._y, None  # another thread would get one of its own
-        if y is not None and _axes(model, x) != y.shape[:-1]:
+        y, self._y = self._y, None
+        if y is not None and (_axes(model, x) != y.shape[:-1] or _shared(y, (x, hx, target))):
             y = None
         if isinstance(model, Sequential):
             return model.forward(x, hx, out=y, checkpoint=self.checkpoint)
         out = None if y is None else (y, None)
         return model.forward(x, hx, out=out, checkpoint=self.checkpoint)
 
-    def _go_back(self, loss: float, dy: FloatArray) -> tuple[float, str | None]:
+    def _go_back(
+        self, loss: float, dy: FloatArray, threads: int | None
+    ) -> tuple[float, str | None]:
         """Set the gradients of a batch; return their norm, and what is not finite, if anything."""
         if not math.isfinite(loss):
             return math.nan, f"the loss must be finite; got {loss}"
         gradients = self.model.gradients
         self.model.backward(dy, input_gradient=False, accumulate=False)
-        norm = global_norm(gradients, threads=self._threads())
+        norm = global_norm(gradients, threads=threads)
         return norm, None if math.isfinite(norm) else _not_finite(gradients)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:

@@ -275,20 +275,25 @@ def overlap(name: str, other: str) -> ValueError:
 
 
 def refuse_overlap(
-    name: str, array: FloatArray, others: Mapping[str, FloatArray], same: FloatArray | None = None
+    name: str,
+    array: FloatArray,
+    others: Mapping[str, FloatArray],
+    same: tuple[str, FloatArray] | None = None,
 ) -> None:
     """Check that an array to be written shares no memory with others.
 
-    `same` may be the very same array, but may not overlap it in another way.
+    `same` is another one by its name: it may be the very same memory, but may not overlap it in
+    another way.
 
     Raises
     ------
     ValueError
         If it does.
     """
-    if same is not None and array is not same and np.may_share_memory(array, same):
-        identical = array.__array_interface__["data"] == same.__array_interface__["data"]
-        others = others if identical else {**others, "hx": same}
+    if same is not None and same[1] is not array:
+        other, memory = same
+        if memory.__array_interface__["data"] != array.__array_interface__["data"]:
+            others = {**others, other: memory}
     for other, memory in others.items():
         if np.may_share_memory(array, memory):
             raise overlap(name, other)
