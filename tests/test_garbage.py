@@ -1,5 +1,6 @@
 """Garbage is collected as before, however many put that off."""
 
+import contextlib
 import gc
 import os
 import threading
@@ -24,21 +25,31 @@ def test_collections_go_on_as_before(collecting):
         (gc.enable if before else gc.disable)()
 
 
-def test_the_last_thread_that_wants_none_lets_them_go_on():
+@contextlib.contextmanager
+def another_thread_within():
+    """Another thread wants no collections until the end of this context."""
     begun, ended = threading.Event(), threading.Event()
 
-    def within():
+    def want_none():
         with without_collections():
             begun.set()
             ended.wait()
 
-    thread = threading.Thread(target=within)
-    with without_collections():
-        thread.start()
-        begun.wait()
-    assert not gc.isenabled()
-    ended.set()
-    thread.join()
+    thread = threading.Thread(target=want_none)
+    thread.start()
+    begun.wait()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_the_last_thread_that_wants_none_lets_them_go_on():
+    with another_thread_within():
+        with without_collections():
+            pass
+        assert not gc.isenabled()
     assert gc.isenabled()
 
 
@@ -46,21 +57,10 @@ def test_the_last_thread_that_wants_none_lets_them_go_on():
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_of_a_fork_collects():
     """The thread that wanted no collections did not come along."""
-    begun, ended = threading.Event(), threading.Event()
-
-    def within():
-        with without_collections():
-            begun.set()
-            ended.wait()
-
-    thread = threading.Thread(target=within)
-    thread.start()
-    begun.wait()
-    child = os.fork()
-    if child == 0:
-        with without_collections():
-            pass
-        os._exit(0 if gc.isenabled() else 1)
-    ended.set()
-    thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with another_thread_within():
+        child = os.fork()
+        if child == 0:
+            with without_collections():
+                pass
+            os._exit(0 if gc.isenabled() else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -17,12 +17,12 @@ from .workers import first_of_share
 _RUN = 1024
 _RUNS = 16
 # Numbers that one worker goes through, whole cache lines of them.
-PIECE = _RUN * _RUNS
+_PIECE = _RUN * _RUNS
 
 
 def pieces_of(size):
     """Pieces that an array of so many numbers is cut into, the last one shorter."""
-    return (size + PIECE - 1) // PIECE
+    return (size + _PIECE - 1) // _PIECE
 
 
 _pieces_of = inlined(pieces_of)
@@ -33,7 +33,7 @@ def _own(array, worker, workers):
     """A worker's share of an array: whole pieces of it."""
     pieces = _pieces_of(array.size)
     first = first_of_share(pieces, worker, workers)
-    return array[first * PIECE : first_of_share(pieces, worker + 1, workers) * PIECE]
+    return array[first * _PIECE : first_of_share(pieces, worker + 1, workers) * _PIECE]
 
 
 @kernel
@@ -202,7 +202,7 @@ def square_sums(values, sums, worker, workers):
     lanes = width(address(values, 0))
     last_piece = first_of_share(pieces, worker + 1, workers)
     for piece in range(first_of_share(pieces, worker, workers), last_piece):
-        own = values[piece * PIECE : (piece + 1) * PIECE]
+        own = values[piece * _PIECE : (piece + 1) * _PIECE]
         start = address(own, 0)
         whole = own.size // lanes * lanes
         total = 0.0
