@@ -56,7 +56,9 @@ def assert_same_state(actual, expected):
 
 @pytest.mark.parametrize("clip", [None, 1e-3, 1000.0])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_step_of_a_sequential_is_the_sum_of_its_parts(clip, dtype):
+@pytest.mark.parametrize("kept", [0, 1 << 17])
+def test_a_step_of_a_sequential_is_the_sum_of_its_parts(clip, dtype, kept, monkeypatch):
+    monkeypatch.setattr("numba_lstm.trainer._BYTES_KEPT", kept)
     model, other = language_model(dtype=dtype), language_model(dtype=dtype)
     trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters, lr=0.1), clip=clip)
     optimizer = Adam(other.parameters, lr=0.1)
@@ -93,7 +95,8 @@ def test_a_step_of_an_lstm_is_the_sum_of_its_parts():
         np.testing.assert_array_equal(model.parameters.flat, other.parameters.flat)
 
 
-def test_a_loss_that_takes_no_out_may_keep_the_outputs():
+def test_a_loss_that_takes_no_out_may_keep_the_outputs(monkeypatch):
+    monkeypatch.setattr("numba_lstm.trainer._BYTES_KEPT", 0)
     model, other = language_model(), language_model()
     kept = []
 
@@ -112,8 +115,9 @@ def test_a_loss_that_takes_no_out_may_keep_the_outputs():
 
 
 @pytest.mark.parametrize("kind", ["tokens", "numbers"])
-def test_the_gradient_takes_the_place_of_the_outputs(kind):
+def test_the_gradient_takes_the_place_of_the_outputs(kind, monkeypatch):
     """Of the same shape it is one array for all steps, which a copy of the trainer has not."""
+    monkeypatch.setattr("numba_lstm.trainer._BYTES_KEPT", 0)
     seen = []  # and held, so that no other array gets the same memory
 
     def loss(y, target, out=None):
@@ -135,7 +139,8 @@ def test_the_gradient_takes_the_place_of_the_outputs(kind):
     assert seen[-1] is seen[-3] is not seen[-2]
 
 
-def test_outputs_that_a_loss_has_let_out_may_be_given_back():
+def test_outputs_that_a_loss_has_let_out_may_be_given_back(monkeypatch):
+    monkeypatch.setattr("numba_lstm.trainer._BYTES_KEPT", 0)
     let_out = []
 
     def loss(y, target, out=None):

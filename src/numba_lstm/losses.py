@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from . import threads as threading_of_kernels
 from .kernels import losses as kernels
 from .memory import flat
-from .schedule import pass_workers
 from .validation import (
     FloatArray,
     integer_array,
@@ -69,12 +68,11 @@ def _gradient(out: Any, predictions: FloatArray, target: NDArray[Any]) -> FloatA
     return gradient
 
 
-def _run(kernel: Any, arguments: tuple[Any, ...], rows: int, dy: FloatArray, most: int) -> float:
+def _run(kernel: Any, arguments: tuple[Any, ...], rows: int, dy: FloatArray, workers: int) -> float:
     """Share out the rows of a loss; add up what each gives."""
     losses = np.empty(rows)
-    workers = min(rows, pass_workers(most, dy.size))
-    threading_of_kernels.share_out(kernel, (*arguments, losses, flat(dy)), workers)
-    return float(losses.sum())
+    threading_of_kernels.share_out(kernel, (*arguments, losses, flat(dy)), min(rows, workers))
+    return float(np.add.reduce(losses))
 
 
 def softmax_cross_entropy(
@@ -111,8 +109,8 @@ def softmax_cross_entropy(
         If an argument has the wrong kind or shape, a class is out of range, or there is nothing to
         take a mean of; nothing is written then.
     """
-    most = threading_of_kernels.resolve(threads)
     predictions = _predictions(y)
+    workers = threading_of_kernels.workers_of_pass(threads, predictions.size)
     if predictions.ndim == 0:
         raise ValueError("y must have shape (..., C); got ()")
     _require_predictions(predictions)
@@ -131,7 +129,7 @@ def softmax_cross_entropy(
         )
     dy = _gradient(out, predictions, labels)
     arguments = (flat(predictions), flat(labels), flat(shares), classes)
-    return _run(kernels.softmax_cross_entropy, arguments, labels.size, dy, most), dy
+    return _run(kernels.softmax_cross_entropy, arguments, labels.size, dy, workers), dy
 
 
 def mse(
@@ -164,8 +162,8 @@ def mse(
         If an argument has the wrong kind or shape, or there is nothing to take a mean of; nothing
         is written then.
     """
-    most = threading_of_kernels.resolve(threads)
     predictions = _predictions(y)
+    workers = threading_of_kernels.workers_of_pass(threads, predictions.size)
     _require_predictions(predictions)
     wanted = real_array("target", target, predictions.dtype)
     require_shape("target", wanted, predictions.shape, "as y")
@@ -179,4 +177,4 @@ def mse(
         shares = _shares(weights, predictions.shape[:-1], _ROW_BY_ROW) / count
     dy = _gradient(out, predictions, wanted)
     arguments = (flat(predictions), flat(wanted), flat(shares), count)
-    return _run(kernels.squared_error, arguments, shares.size, dy, most), dy
+    return _run(kernels.squared_error, arguments, shares.size, dy, workers), dy

@@ -13,7 +13,6 @@ from . import threads as threading_of_kernels
 from .kernels import updates
 from .memory import aligned_zeros
 from .parameters import Parameters
-from .schedule import pass_workers
 from .validation import (
     FloatArray,
     boolean,
@@ -115,10 +114,9 @@ class Optimizer(ABC):
         """
         _require_same_arrays(self.parameters, gradients)
         factor = number("scale", scale)
-        most = threading_of_kernels.resolve(threads)
+        workers = threading_of_kernels.workers_of_pass(threads, self.parameters.size)
         steps = self.steps + 1
         coefficients = self._cast((factor, *self._coefficients(steps)))
-        workers = pass_workers(most, self.parameters.size)
         self.steps = steps
         with self.parameters.edit() as flat:
             arrays = (flat, gradients._writable, *self._moments.values())
@@ -381,11 +379,10 @@ def global_norm(gradients: Parameters, *, threads: int | None = None) -> float:
         If an argument is of the wrong kind or out of range.
     """
     _require_parameters("gradients", gradients)
-    workers = pass_workers(threading_of_kernels.resolve(threads), gradients.size)
+    workers = threading_of_kernels.workers_of_pass(threads, gradients.size)
     sums = np.empty(updates.pieces_of(gradients.size))
     threading_of_kernels.share_out(updates.square_sums, (gradients._writable, sums), workers)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.sqrt(sums.sum())
+    return math.sqrt(sum(sums.tolist()))
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
@@ -422,7 +419,7 @@ def clip_by_global_norm(
     norm = global_norm(gradients, threads=threads)
     factor = clip_factor(norm, most)
     if factor < 1:
-        workers = pass_workers(threading_of_kernels.resolve(threads), gradients.size)
+        workers = threading_of_kernels.workers_of_pass(threads, gradients.size)
         with gradients.edit() as flat:
             arguments = (flat, gradients.dtype.type(factor))
             threading_of_kernels.share_out(updates.scale, arguments, workers)

@@ -23,6 +23,7 @@ from numba.np.ufunc import parallel as numba_pool
 
 from . import garbage, jit
 from .kernels.region import all_shares
+from .schedule import pass_workers
 from .simd import cpu
 from .validation import integer
 
@@ -117,6 +118,28 @@ def check(threads: int | None) -> int | None:
         If it is neither None nor an integer of at least 1.
     """
     return None if threads is None else integer("threads", threads, least=1)
+
+
+def workers_of_pass(threads: int | None, numbers: int) -> int:
+    """Return among how many workers one pass over so many numbers is shared out.
+
+    How many threads there may be takes longer to find out than a small pass.
+
+    Parameters
+    ----------
+    threads : int or None
+        Upper bound; None for all.
+    numbers : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `threads` is no integer of at least 1.
+    """
+    if pass_workers(2, numbers) == 1:
+        check(threads)
+        return 1
+    return pass_workers(resolve(threads), numbers)
 
 
 def layer() -> str:

@@ -33,6 +33,9 @@ Model = LSTM | Sequential
 
 
 _NONFINITE = ("raise", "skip")
+# Outputs of so many bytes may come fresh from the system, a page at a time. Fewer come sooner than
+# they are checked.
+_BYTES_KEPT = 1 << 17
 
 
 def _not_finite(gradients: Parameters) -> str:
@@ -80,11 +83,11 @@ class Trainer:
     model : LSTM or Sequential
     loss : callable
         ``loss(y, target)`` returns a number and its gradient with respect to y, like
-        `softmax_cross_entropy` and `mse`. If it has an argument ``out=None`` as they do, it gets y
-        for that, to write the gradient over. The trainer then keeps the array, and the next step
-        has it for its y: a large one is not asked of the system again and again (T35 B20 with
-        10,000 classes: a tenth of the step). If it has one ``threads=None``, it gets the model's
-        upper bound.
+        `softmax_cross_entropy` and `mse`. If it has an argument ``out=None`` as they do, it gets a
+        large y for that, to write the gradient over. The trainer then keeps the array, and the next
+        step has it for its y: it is not asked of the system again and again (T35 B20 with 10,000
+        classes: a tenth of the step). If it has one ``threads=None``, it gets the model's upper
+        bound.
     optimizer : Optimizer
         Of the model's parameters.
     clip : float, optional
@@ -208,7 +211,7 @@ class Trainer:
         y, state = self._forward(learnt, before, target)
         updated = False
         try:
-            offered = {"out": y, "threads": threads}
+            offered = {"out": y if y.nbytes >= _BYTES_KEPT else None, "threads": threads}
             loss, dy = self.loss(y, target, **{name: offered[name] for name in self._loss_takes})
             norm, problem = self._go_back(loss, dy, threads)
             if problem is None:
@@ -218,7 +221,7 @@ class Trainer:
         finally:
             if not updated:
                 self._set_dropout(dropout)
-        if "out" in self._loss_takes:
+        if "out" in self._loss_takes and y.nbytes >= _BYTES_KEPT:
             self._y = y
         if problem is None:
             return loss, state

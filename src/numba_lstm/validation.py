@@ -290,7 +290,7 @@ def refuse_overlap(
     ValueError
         If it does.
     """
-    if same is not None and same[1] is not array:
+    if same is not None and same[1] is not array and np.may_share_memory(array, same[1]):
         other, memory = same
         if memory.__array_interface__["data"] != array.__array_interface__["data"]:
             others = {**others, other: memory}
