@@ -103,7 +103,7 @@ def workers(monkeypatch):
     monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
     monkeypatch.setattr(schedule, "_OPERATIONS_OF_A_WAVE", 1)
     monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
-    monkeypatch.setattr("numba_lstm.schedule._NUMBERS_PER_WORKER", 1)
+    monkeypatch.setattr(schedule, "_NUMBERS_PER_WORKER", 1)
     layout.cache_clear()
     many = Workers(np.random.default_rng(SEED))
     monkeypatch.setattr("numba_lstm.threads.share_out", many.share_out)

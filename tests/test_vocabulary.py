@@ -166,7 +166,7 @@ def test_workers_and_checkpoints_change_no_bit(case, schedule_of_workers, near, 
     monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
     monkeypatch.setattr(schedule, "_OPERATIONS_OF_A_WAVE", 1)
     monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
-    monkeypatch.setattr("numba_lstm.schedule._NUMBERS_PER_WORKER", 1)
+    monkeypatch.setattr(schedule, "_NUMBERS_PER_WORKER", 1)
     if not near:  # workers share out units of larger batches as well, and spans are short
         monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize: 1000)
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)

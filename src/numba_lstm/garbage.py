@@ -32,8 +32,8 @@ def after_fork() -> None:
 def without_collections() -> Iterator[None]:
     """Collect no garbage within.
 
-    Importing the package took 66 ms with collections and 40 without, a first inference 5.3 s and
-    4.9 (in an hour in which this machine was slow), a first training step 9.4 and 9.1.
+    Importing the package took 66 ms with collections and 40 without; in an hour in which this
+    machine was slow a first inference took 5.0 s and 4.6, a first training step 9.4 and 9.1.
     """
     with _state.lock:
         if _state.within == 0:

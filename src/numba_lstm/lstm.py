@@ -183,6 +183,11 @@ def dropout_numbers(state: Any) -> dict[str, int]:
     return {name: integer(name, state[name], least=0, most=most) for name in ("seed", "calls")}
 
 
+def _new_state(shape: tuple[int, ...], dtype: np.dtype[Any]) -> State:
+    """Room for a pair of states."""
+    return np.empty(shape, dtype), np.empty(shape, dtype)
+
+
 class LSTM(Layer):
     """Long short-term memory (Hochreiter & Schmidhuber 1997; Gers, Schmidhuber & Cummins 2000).
 
@@ -366,12 +371,11 @@ class LSTM(Layer):
         y_shape = sequence.shape(config.output_size)
         state_shape = sequence.state_shape(config.cells, config.hidden_size)
         if out is None:  # nothing to check, which would take a small call as long again
-            h, c = np.empty(state_shape, dtype), np.empty(state_shape, dtype)
-            return np.empty(y_shape, dtype), (h, c)
+            return np.empty(y_shape, dtype), _new_state(state_shape, dtype)
         pairs = (tuple, list)
         structured = isinstance(out, pairs) and len(out) == 2
         if structured and out[1] is None:
-            out = out[0], (np.empty(state_shape, dtype), np.empty(state_shape, dtype))
+            out = out[0], _new_state(state_shape, dtype)
         elif not structured or not isinstance(out[1], pairs) or len(out[1]) != 2:
             raise TypeError(f"out must have the structure (y, (h, c)); got {type(out).__name__}")
         y, (h, c) = out
@@ -659,7 +663,7 @@ class LSTM(Layer):
             dstate = self._state("dhx", dhx, sequence)
             dx = np.empty(sequence.array.shape, dtype) if wanted else nothing
             shape = sequence.state_shape(config.cells, config.hidden_size)
-            dh0, dc0 = np.empty(shape, dtype), np.empty(shape, dtype)
+            dh0, dc0 = _new_state(shape, dtype)
             self._tape.clear()
             self._run_back(saved, (dy_array, *dstate, dx, dh0, dc0), wanted, added, most)
         return (dx if wanted else None), (dh0, dc0)

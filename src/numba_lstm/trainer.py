@@ -209,9 +209,10 @@ class Trainer:
         dropout = self._dropout()
         threads = self._threads()
         y, state = self._forward(learnt, before, target)
+        kept = y if y.nbytes >= _BYTES_KEPT else None
         updated = False
         try:
-            offered = {"out": y if y.nbytes >= _BYTES_KEPT else None, "threads": threads}
+            offered = {"out": kept, "threads": threads}
             loss, dy = self.loss(y, target, **{name: offered[name] for name in self._loss_takes})
             norm, problem = self._go_back(loss, dy, threads)
             if problem is None:
@@ -221,8 +222,8 @@ class Trainer:
         finally:
             if not updated:
                 self._set_dropout(dropout)
-        if "out" in self._loss_takes and y.nbytes >= _BYTES_KEPT:
-            self._y = y
+        if "out" in self._loss_takes:
+            self._y = kept
         if problem is None:
             return loss, state
         if self.nonfinite == "raise":

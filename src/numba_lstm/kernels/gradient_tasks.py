@@ -95,6 +95,14 @@ def task_of_number(panels, panel_tasks, features, feature_tasks, number):
 
 
 @inlined
+def task_or_nothing(panels, panel_tasks, features, feature_tasks, number):
+    """One of the tasks of a cell; one of no panels and no features behind the last."""
+    if number >= panel_tasks * feature_tasks:
+        return Task(0, 0, 0, 0)
+    return task_of_number(panels, panel_tasks, features, feature_tasks, number)
+
+
+@inlined
 def rows_of_sums(task):
     """Rows of sums of a task: a row for each of its features in each of its panels."""
     return (task.last_panel - task.first_panel) * (task.last - task.first)

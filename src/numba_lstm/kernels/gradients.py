@@ -28,6 +28,7 @@ from .gradient_tasks import (
     rows_of_sums,
     share_of_panels,
     task_of_number,
+    task_or_nothing,
     tasks_of_gradients,
 )
 from .kept import kept_hidden, outputs_row
@@ -349,10 +350,9 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
                     largest = task
             for number in range(first_task, tasks, workers):
                 task = task_of_number(panels, panel_tasks, features, feature_tasks, number)
-                next_task = Task(0, 0, 0, 0)
-                later = number + workers
-                if later < tasks:
-                    next_task = task_of_number(panels, panel_tasks, features, feature_tasks, later)
+                next_task = task_or_nothing(
+                    panels, panel_tasks, features, feature_tasks, number + workers
+                )
                 row, panel_rows = task.first_panel * features + task.first, features
                 if whole:
                     row, panel_rows = room_of_task(largest, features), task.last - task.first

@@ -18,7 +18,7 @@ from .gemm import (
     panel_vectors,
     product,
 )
-from .gradient_tasks import Task, task_of_number, tasks_of_gradients
+from .gradient_tasks import task_of_number, task_or_nothing, tasks_of_gradients
 from .outer_products import (
     Ahead,
     RowsOfSteps,
@@ -234,10 +234,7 @@ def linear_gradients(
     panel_tasks, output_tasks = tasks_of_gradients(panels, outputs, workers)
     for number in range(worker, panel_tasks * output_tasks, workers):
         task = task_of_number(panels, panel_tasks, outputs, output_tasks, number)
-        next_task = Task(0, 0, 0, 0)
-        later = number + workers
-        if later < panel_tasks * output_tasks:
-            next_task = task_of_number(panels, panel_tasks, outputs, output_tasks, later)
+        next_task = task_or_nothing(panels, panel_tasks, outputs, output_tasks, number + workers)
         _gradient_task(
             x, dy, rows, inputs, outputs, task, next_task, accumulate, weight, bias, scratch
         )
