@@ -83,22 +83,20 @@ def test_tables_are_projected_where_tokens_are_many(kernels):
 
 
 @pytest.mark.parametrize(
-    ("rows", "features", "hidden", "training", "checkpointed", "projected"),
+    ("rows", "features", "hidden", "training", "projected"),
     [
-        (100, 64, 256, True, False, True),
-        (700, 300, 300, True, False, True),  # 840,000 in the place of 614,400, and 307,200 more
-        (800, 300, 300, True, False, False),
-        (100, 64, 256, False, False, False),  # 102,400 numbers in the place of 65,536
-        (100, 64, 128, False, False, True),
-        (100, 64, 256, True, True, False),  # two rooms of 102,400 in the place of 131,072
-        (100, 64, 128, True, True, True),
-        (900, 64, 30, True, False, False),  # nearly all tokens differ
-        (4, 10, 30, True, False, False),  # a look-up takes longer than that
-        (0, 64, 256, True, False, False),
+        (100, 64, 256, True, True),
+        (700, 300, 300, True, True),  # 840,000 in the place of 614,400, and 307,200 more
+        (800, 300, 300, True, False),
+        (100, 64, 256, False, False),  # 102,400 numbers in the place of 65,536
+        (100, 64, 128, False, True),
+        (900, 64, 30, True, False),  # nearly all tokens differ
+        (4, 10, 30, True, False),  # a look-up takes longer than that
+        (0, 64, 256, True, False),
     ],
 )
 def test_rows_are_projected_for_time_and_not_for_memory(
-    rows, features, hidden, training, checkpointed, projected
+    rows, features, hidden, training, projected
 ):
     config = nl.LSTM(features, hidden).config
     for cached, found in ((0, projected), (1 << 40, projected or rows in (100, 800))):
@@ -108,7 +106,6 @@ def test_rows_are_projected_for_time_and_not_for_memory(
             1024 if rows else 0,
             cached,
             training=training,
-            checkpointed=checkpointed,
         )
         assert decision is found
 

@@ -407,7 +407,7 @@ def are_distant(config: LSTMConfig, cached: int) -> bool:
 
 
 def projects_vocabulary(
-    config: LSTMConfig, rows: int, tokens: int, cached: int, *, training: bool, checkpointed: bool
+    config: LSTMConfig, rows: int, tokens: int, cached: int, *, training: bool
 ) -> bool:
     """Whether the rows of a table are projected, and not the row of every token.
 
@@ -421,22 +421,21 @@ def projects_vocabulary(
         Numbers of a matrix that a core's L2 cache keeps: half of it.
     training : bool
         Whether the gradients of table and weights are wanted as well: two products more.
-    checkpointed : bool
-        Whether the way back still needs what follows from a row, beside the sums of its dgates.
 
     Returns
     -------
     bool
         True if that saves time, and takes hardly more memory: inputs and their gradients, of every
         token, would have needed as much. A small table does not matter, nor one number more where
-        training keeps six for every unit.
+        training keeps six for every unit. Checkpoints do not matter either, though they take twice
+        the room for a table: the bits must not depend on them.
     """
     products = 3 if training else 1
     saved = products * config.input_size * (tokens - rows)
     units = config.hidden_size * config.directions
-    kept = rows * 4 * units * (2 if checkpointed else 1)
+    kept = rows * 4 * units
     spared = tokens * config.input_size * (2 if training else 1)
-    if training and not checkpointed:
+    if training:
         spared += tokens * units
     return saved > _INPUTS_PER_LOOK_UP * tokens and kept <= max(spared, cached)
 

@@ -320,7 +320,6 @@ class Sequential(StoredModel):
         tokens: NDArray[np.int64],
         *,
         training: bool = False,
-        checkpointed: bool = False,
     ) -> FloatArray | TokenSequence:
         """Look up the row of every token; or of those that occur, for an LSTM to project these."""
         if len(self.layers) > 1 and isinstance(above := self.layers[1], LSTM):
@@ -330,7 +329,6 @@ class Sequential(StoredModel):
                 tokens=tokens.size,
                 cached=cached_numbers(self.parameters.dtype.itemsize),
                 training=training,
-                checkpointed=checkpointed,
             )
             if projects(1):  # were there only one row; to number the tokens takes longer
                 distinct, places = number_tokens(tokens)
@@ -446,12 +444,8 @@ class Sequential(StoredModel):
             elif isinstance(layer, Linear):
                 x = layer.forward(x, out=y, threads=most)
             else:
-                x = self._rows_of_tokens(
-                    functools.partial(layer.forward, out=y),
-                    x,
-                    training=True,
-                    checkpointed=checkpoint is not None,
-                )
+                look_up = functools.partial(layer.forward, out=y)
+                x = self._rows_of_tokens(look_up, x, training=True)
         return x, tuple(after)
 
     def backward(
