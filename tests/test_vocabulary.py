@@ -10,6 +10,7 @@ import numba_lstm as nl
 import reference
 from numba_lstm import schedule
 from numba_lstm.kernels.embedding import distinct_tokens
+from numba_lstm.kernels.gradient_tasks import blocks_of_terms, steps_for_batch
 from numba_lstm.kernels.rooms import number_of_term
 from numba_lstm.kernels.tables import BLOCK_TERMS, CALL
 from numba_lstm.kernels.token_sums import group_tokens
@@ -215,6 +216,11 @@ def test_tokens_may_change_after_forward():
 
 
 @numba.njit
+def blocks_of_call(calls):
+    return blocks_of_terms(calls[0])
+
+
+@numba.njit
 def numbers_of_terms(calls, steps, batch):
     return np.array(
         [
@@ -234,25 +240,28 @@ def numbers_of_terms(calls, steps, batch):
     st.integers(0, 2**32),
 )
 def test_terms_of_a_token_meet(steps, batch, rooms, blocks, vocabulary, seed):
-    tokens = np.random.default_rng(seed).integers(0, vocabulary, steps * batch)
+    tokens = np.random.default_rng(seed).integers(0, vocabulary, (steps, batch))
     call = np.zeros(1, CALL)
-    call["batch"], call["rooms"] = batch, min(batch, rooms)
-    call["gate_steps"] = blocks * (BLOCK_TERMS // min(batch, BLOCK_TERMS))
-    numbers = numbers_of_terms(call, steps, batch)
+    call["batch"], call["rooms"], call["groups"] = batch, min(batch, rooms), 1
+    call["gate_steps"] = blocks * steps_for_batch(batch)
+    numbers = numbers_of_terms(call, steps, batch).reshape(steps, batch)
     order = np.empty((tokens.size, 2), np.int64)
-    group_tokens(call, tokens, vocabulary, order)
-    block_rows = min(batch, BLOCK_TERMS)
-    block_steps = BLOCK_TERMS // block_rows
+    group_tokens(call, tokens.reshape(-1), vocabulary, order)
+    block_steps, beside = blocks_of_call(call)
+    assert steps_for_batch(batch) % block_steps == 0
+    begin = 0
     for step in range(0, steps, block_steps):
-        for row in range(0, batch, block_rows):
-            begin = step * batch + row
-            terms = min(block_steps, steps - step) * min(block_rows, batch - row)
-            block = tokens[begin : begin + terms]
-            _, first = np.unique(block, return_index=True)
-            groups = [np.flatnonzero(block == block[k]) for k in sorted(first)]
-            found = order[begin : begin + terms]
-            np.testing.assert_array_equal(found[:, 0], block[np.concatenate(groups)])
-            np.testing.assert_array_equal(found[:, 1], numbers[begin + np.concatenate(groups)])
+        for block in range(beside):
+            rows = slice(block * batch // beside, (block + 1) * batch // beside)
+            some = tokens[step : step + block_steps, rows].reshape(-1)
+            numbered = numbers[step : step + block_steps, rows].reshape(-1)
+            assert 0 < some.size <= BLOCK_TERMS
+            _, first = np.unique(some, return_index=True)
+            meeting = np.concatenate([np.flatnonzero(some == some[k]) for k in sorted(first)])
+            found = order[begin : begin + some.size]
+            np.testing.assert_array_equal(found[:, 0], some[meeting])
+            np.testing.assert_array_equal(found[:, 1], numbered[meeting])
+            begin += some.size
 
 
 @given(st.integers(0, 300), st.sampled_from([1, 2, 30, 400, 2**40]), st.integers(0, 2**32))

@@ -19,7 +19,7 @@ from .jit import WarmKernel
 from .kernels.backward import lstm_backward
 from .kernels.forward import lstm_forward
 from .kernels.gemm import NARROW, WIDE
-from .kernels.gradients import lstm_gradients
+from .kernels.gradients import lstm_gradients, lstm_sums_of_groups
 from .kernels.panels import pack_cells, pack_products
 from .kernels.region import all_shares
 from .kernels.tables import CALL
@@ -34,7 +34,7 @@ from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
 from .plan import Plan, plan_of
-from .schedule import Split, piece_split, task_workers, worth_sharing
+from .schedule import Split, pass_workers, piece_split, task_workers, worth_sharing
 from .stream import State, Stream
 from .tape import Tape
 from .validation import (
@@ -719,6 +719,9 @@ class LSTM(Layer):
                     operations = self.config.operations(stop - start, sequence.B)
                     workers = task_workers(threads, operations)
                     threading_of_kernels.share_out(lstm_gradients, sums, workers)
+            if plan.call["groups"][0] > 1:
+                workers = pass_workers(threads, gradients.size)
+                threading_of_kernels.share_out(lstm_sums_of_groups, sums, workers)
             if tokens is not None:
                 rows = (call, plan.cells, flat(packed), x, dx, gradients, workspace)
                 threading_of_kernels.share_out(lstm_vocabulary_back, rows, split.workers)
@@ -811,6 +814,7 @@ class LSTM(Layer):
             if wanted:
                 smallest.forward(y)
                 smallest.backward(y)
+                jit.compile_alike(lstm_sums_of_groups, lstm_gradients)
             if self.threads != 1:
                 jit.compile_alike(lstm_units, lstm_forward)
                 jit.compile_alike(lstm_wavefront, lstm_forward)

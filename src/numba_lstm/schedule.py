@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from .config import LSTMConfig
 from .kernels.gemm import WIDE, tiles_for_rows, widest_for_rows
+from .kernels.gradient_tasks import ROWS_IN_HALVES
 from .simd import cpu
 
 # A worker with less to do than this (some 8 us) costs more to wake than it saves. (With 0.6 and 0.4
@@ -69,6 +70,10 @@ _FEWEST_STEPS_OF_STAGES = 10
 # The recurrent product of one row takes as long as that of twice as many inputs, projected with
 # other steps, and so many more; that of several rows hardly longer than theirs.
 _INPUTS_PER_RECURRENT_ROW = 60
+
+# Two halves of a batch may have as many sums of weight gradients each: of float32 what an L2 cache
+# of 1 MiB holds. Where weights come from beyond it, workers with few rows share out units anyhow.
+_MOST_SUMS_OF_HALVES = 1 << 18
 
 _A_DIRECTION_EACH = "the directions of a layer are independent: one a worker"
 _ROWS_APART = "rows of the batch are independent: {} a worker"
@@ -322,6 +327,32 @@ def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int
             reason = units.reason if tasks > 1 else _A_DIRECTION_EACH
             return Split(threads, tasks, reason, abreast=units.abreast)
     return Split(threads, 0, _ROWS_APART.format(-(-B // threads)))
+
+
+def groups_of_sums(config: LSTMConfig, T: int, B: int) -> int:
+    """Decide whether the halves of a batch have sums of weight gradients of their own.
+
+    Where two workers have half of the rows each, neither then reads what the other has written, nor
+    has to take it away from the other's cache in the next pass. Neither the number of threads nor
+    the sizes of the caches matter: they would change the bits.
+
+    Parameters
+    ----------
+    config : LSTMConfig
+    T, B : int
+
+    Returns
+    -------
+    int
+        2 if so, and the second sums are no more than the inputs of any layer; else 1.
+    """
+    # Two workers take a direction each.
+    if config.bidirectional or B < ROWS_IN_HALVES or not worth_sharing(config.operations(T, B)):
+        return 1
+    inputs = [config.inputs(layer) for layer in range(config.num_layers)]
+    sums = [4 * config.hidden_size * (1 + I + config.hidden_size) for I in inputs]
+    few = all(count <= I * T * B for count, I in zip(sums, inputs, strict=True))
+    return 2 if few and max(sums) <= _MOST_SUMS_OF_HALVES else 1
 
 
 def piece_split(split: Split, directions: int, threads: int, B: int, operations: int) -> Split:

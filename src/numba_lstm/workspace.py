@@ -25,13 +25,14 @@ from .kernels.gemm import (
     stretches_for_terms,
     widest_for_rows,
 )
-from .kernels.gradient_tasks import block_for_batch
+from .kernels.gradient_tasks import steps_for_batch
 from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE, ROOM_FOR_TERMS, TASK_FEATURES
 from .memory import CACHE_LINE, aligned_empty
 from .schedule import (
     LONGEST_CHUNK,
     Split,
     are_distant,
+    groups_of_sums,
     inference_split,
     projects_ahead,
     row_workers,
@@ -226,7 +227,7 @@ def segment_steps(checkpoint: Any, T: int, B: int) -> int:
         wish = max(1, math.isqrt(T))
     else:
         wish = integer("checkpoint", checkpoint, least=1)
-    return _up(wish, block_for_batch(B).steps)
+    return _up(wish, steps_for_batch(B))
 
 
 @dataclass(frozen=True)
@@ -342,7 +343,7 @@ def _span(config: LSTMConfig, T: int, B: int, pieces: tuple[Piece, ...], cached:
     must stay in the L2 cache.
     """
     H = config.hidden_size
-    block = block_for_batch(B).steps
+    block = steps_for_batch(B)
     both_ways = config.bidirectional and len(pieces) == 1
     if both_ways or 4 * H * (1 + config.most_terms) > cached:
         return _up(max(1, T), block)
@@ -480,6 +481,11 @@ def layout(
         cell["token_sums"] = cell["projected"]
         if checkpointed:
             cell["token_sums"] = places.take(panels, vocabulary_panel)
+    groups = 1
+    if training and not vocabulary:  # sums by tokens are those of the whole batch
+        groups = groups_of_sums(config, T, B)
+    sizes["groups"] = groups
+    partial = _Places(itemsize)
     one_by_one = not (training or split.tasks)
     if training:
         sizes["rooms_apart"] = _APART_BYTES // itemsize
@@ -505,7 +511,7 @@ def layout(
             cell["marks"] = cell["dh"]
             if checkpointed:
                 cell["marks"] = places.take(-(-T // steps), 2, state)
-            cell["partial"] = places.take(panels, 1 + int(cell["inputs"]) + H, 4, W)
+            cell["partial"] = partial.take(panels, 1 + int(cell["inputs"]) + H, 4, W)
         else:
             for name, place in in_room.items():
                 cell[name] = rooms + (0 if one_by_one else index * apart) + place
@@ -522,6 +528,8 @@ def layout(
         if layer > 0:
             copied = training and config.dropout > 0
             cell["source"] = places.take(kept, outputs_size) if copied else below["outputs"]
+    first, sizes["partial_apart"] = places.take_apart(groups, partial.size)
+    cells["partial"] += first
     if places.size > np.iinfo(np.int64).max:
         raise OverflowError("64 bits do not number what the call needs")
     return Layout(call, cells, places.size, split, flags, pieces, form, span)

@@ -52,6 +52,9 @@ CALL = np.dtype(
             # in inference from one room to the next, in training between the rows of two in dh and
             # dc
             "rooms_apart",
+            # of rows whose weight gradients are summed apart: 2 halves, or 1
+            "groups",
+            "partial_apart",  # from the partial sums of a group to those of the next
             "vocabulary",  # rows of the table that x is where tokens stand for inputs; else 0
             "tokens",  # address of these, (T, B) of int64
             "order",  # and of what `group_tokens` gave, (T, B, 2) of int64, for the way back
@@ -121,8 +124,9 @@ CELL = np.dtype(
             "marks",
             "dh",  # (B, state_row), the rows of rooms apart
             "dc",  # the same
-            "partial",  # (H / W, 1 + I + H, 4, W): sums of weight gradients between spans; where
-            # there is one, room for those of a task for each worker
+            # (groups; H / W, 1 + I + H, 4, W): sums of weight gradients by groups or between spans;
+            # with one of each, room for those of a task for each worker
+            "partial",
         )
     ]
 )

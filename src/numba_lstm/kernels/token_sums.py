@@ -11,9 +11,15 @@ import numpy as np
 from ..jit import device, inlined, kernel
 from ..simd.pointer import address, integers_at
 from ..simd.vector import broadcast, load_first, store, store_first, width
-from .gradient_tasks import BlockTerms, block_of_terms
+from .gradient_tasks import block_at, blocks_of_terms
 from .rooms import number_terms
 from .tables import BLOCK_TERMS
+
+
+@inlined
+def place_in_order(call, block):
+    """Where the terms of a block begin, of all: behind those of the blocks that go before."""
+    return block.step * call.batch + block.steps * block.row
 
 
 @kernel
@@ -32,20 +38,25 @@ def group_tokens(calls, tokens, vocabulary, order):
     """
     call = calls[0]
     batch = call.batch
-    block_rows, block_steps = block_of_terms(batch)
+    steps = tokens.size // batch
+    block_steps, beside = blocks_of_terms(call)
     numbers = np.empty(BLOCK_TERMS, np.int64)
+    of_term = np.empty(BLOCK_TERMS, np.int64)
     is_first = np.empty(BLOCK_TERMS, np.bool_)
     following = np.empty(BLOCK_TERMS, np.int64)
     newest = np.full(vocabulary, -1, np.int64)
-    for step in range(0, tokens.size // batch, block_steps):
-        steps = min(block_steps, tokens.size // batch - step)
-        for row in range(0, batch, block_rows):
-            begin, rows = step * batch + row, min(block_rows, batch - row)
+    for step in range(0, steps, block_steps):
+        for number in range(beside):
+            block = block_at(call, step, steps, number)
+            begin = place_in_order(call, block)
             # Pieces begin where blocks do.
-            kept = step - step % call.gate_steps
-            number_terms(call, kept, BlockTerms(step, steps, row, rows), address(numbers, 0))
-            for term in range(steps * rows):
-                token = tokens[begin + term]
+            number_terms(call, step - step % call.gate_steps, block, address(numbers, 0))
+            terms = block.steps * block.rows
+            for term in range(terms):
+                past = term // block.rows
+                row = block.row + term - past * block.rows
+                token = tokens[(step + past) * batch + row]
+                of_term[term] = token
                 before = newest[token] - begin
                 is_first[term] = before < 0
                 following[term] = -1
@@ -53,12 +64,12 @@ def group_tokens(calls, tokens, vocabulary, order):
                     following[before] = term
                 newest[token] = begin + term
             place = begin
-            for leader in range(steps * rows):
+            for leader in range(terms):
                 if not is_first[leader]:
                     continue
                 term = leader
                 while term >= 0:
-                    order[place, 0], order[place, 1] = tokens[begin + term], numbers[term]
+                    order[place, 0], order[place, 1] = of_term[term], numbers[term]
                     place += 1
                     term = following[term]
 
@@ -70,7 +81,7 @@ def _add_first(place, count, vector):
 
 
 @device
-def sum_by_tokens(call, begin, terms, dgates, added, sums):
+def sum_by_tokens(call, block, dgates, added, sums):
     """Add the dgates of a block of terms, in a panel, to the sums of their tokens.
 
     The terms of a token are added up first, from the first of them. All sums are set to zero before
@@ -85,7 +96,8 @@ def sum_by_tokens(call, begin, terms, dgates, added, sums):
     if not added:
         for k in range(0, call.vocabulary * row_size, lanes):
             store(broadcast(sums, 0.0), sums + k)
-    k, end = 2 * begin, 2 * (begin + terms)
+    begin = place_in_order(call, block)
+    k, end = 2 * begin, 2 * (begin + block.steps * block.rows)
     while k < end:
         token = order[k]
         four = start + order[k + 1] * row_size
