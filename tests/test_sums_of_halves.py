@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import reference
-from numba_lstm import LSTM, schedule
+from numba_lstm import LSTM
 from numba_lstm.workspace import layout, segment_steps
 from schedules import laid_out_with
 from strategies import Case
@@ -27,12 +27,9 @@ def groups(config, T, B, threads=1, checkpoint=None):
 
 @pytest.fixture(autouse=True)
 def small_calls_are_shared(monkeypatch):
-    monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
-    monkeypatch.setattr(schedule, "_NUMBERS_PER_WORKER", 1)
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 7)
-    layout.cache_clear()
-    yield
-    layout.cache_clear()
+    with laid_out_with("schedule", _OPERATIONS_PER_WORKER=1, _NUMBERS_PER_WORKER=1):
+        yield
 
 
 def gradients_of(case, threads, checkpoint=None, accumulate=False):
