@@ -306,7 +306,8 @@ def _gradient_task(
             for panel in range(first_own, last_own):
                 sum_by_tokens(
                     call,
-                    terms,
+                    terms.step * call.batch + terms.row,
+                    block.terms,
                     _dgates_of_panel(cell, block, panel),
                     not block.first,
                     address(workspace, cell.token_sums) + panel * call.vocabulary_panel,

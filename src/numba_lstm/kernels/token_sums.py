@@ -16,12 +16,6 @@ from .rooms import number_terms
 from .tables import BLOCK_TERMS
 
 
-@inlined
-def place_in_order(call, block):
-    """Where the terms of a block begin, of all: behind those of the blocks that go before."""
-    return block.step * call.batch + block.steps * block.row
-
-
 @kernel
 def group_tokens(calls, tokens, vocabulary, order):
     """Bring the terms of every block of weight gradients into an order in which tokens meet.
@@ -41,22 +35,18 @@ def group_tokens(calls, tokens, vocabulary, order):
     steps = tokens.size // batch
     block_steps, beside = blocks_of_terms(call)
     numbers = np.empty(BLOCK_TERMS, np.int64)
-    of_term = np.empty(BLOCK_TERMS, np.int64)
     is_first = np.empty(BLOCK_TERMS, np.bool_)
     following = np.empty(BLOCK_TERMS, np.int64)
     newest = np.full(vocabulary, -1, np.int64)
     for step in range(0, steps, block_steps):
         for number in range(beside):
             block = block_at(call, step, steps, number)
-            begin = place_in_order(call, block)
+            # Blocks of the whole batch are stretches of the terms.
+            begin, terms = block.step * batch + block.row, block.steps * block.rows
             # Pieces begin where blocks do.
             number_terms(call, step - step % call.gate_steps, block, address(numbers, 0))
-            terms = block.steps * block.rows
             for term in range(terms):
-                past = term // block.rows
-                row = block.row + term - past * block.rows
-                token = tokens[(step + past) * batch + row]
-                of_term[term] = token
+                token = tokens[begin + term]
                 before = newest[token] - begin
                 is_first[term] = before < 0
                 following[term] = -1
@@ -69,7 +59,7 @@ def group_tokens(calls, tokens, vocabulary, order):
                     continue
                 term = leader
                 while term >= 0:
-                    order[place, 0], order[place, 1] = of_term[term], numbers[term]
+                    order[place, 0], order[place, 1] = tokens[begin + term], numbers[term]
                     place += 1
                     term = following[term]
 
@@ -81,7 +71,7 @@ def _add_first(place, count, vector):
 
 
 @device
-def sum_by_tokens(call, block, dgates, added, sums):
+def sum_by_tokens(call, begin, terms, dgates, added, sums):
     """Add the dgates of a block of terms, in a panel, to the sums of their tokens.
 
     The terms of a token are added up first, from the first of them. All sums are set to zero before
@@ -96,8 +86,7 @@ def sum_by_tokens(call, block, dgates, added, sums):
     if not added:
         for k in range(0, call.vocabulary * row_size, lanes):
             store(broadcast(sums, 0.0), sums + k)
-    begin = place_in_order(call, block)
-    k, end = 2 * begin, 2 * (begin + block.steps * block.rows)
+    k, end = 2 * begin, 2 * (begin + terms)
     while k < end:
         token = order[k]
         four = start + order[k + 1] * row_size
