@@ -193,29 +193,22 @@ def asking_tiles(tiles, widest):
 
 
 @inlined
-def part_of_tile(tile, tiles, vectors):
-    """Which vectors of the weights a tile asks for: how many come before them, and their number.
-
-    As many tiles as there are vectors in a row have asked for all there is, a vector each time, and
-    two for four by two vectors (12 rows of 1024 units, from memory: 124 GFLOP/s by every other one,
-    190 by both). Then it is a line over and over. A single tall tile asks for every other line (for
-    both, 8 rows of 2048 units went at 153 GFLOP/s, and at 162 so).
-    """
-    if tiles == 0:
-        return 0, 0
-    together = max(1, vectors // tiles)
-    before = tile * together
-    return (before, together) if before < vectors else (0, 0)
-
-
-@inlined
 def _asked_by_tile(upcoming, vectors, terms):
-    """Where a tile begins to ask for weights, how far on with every term, and what beside it."""
-    before, together = part_of_tile(upcoming.tile, upcoming.tiles, vectors)
-    if together == 0:
-        return upcoming.weights, 0, 0
+    """Where a tile begins to ask for weights, how far on with every term, and what beside it.
+
+    Each tile asks for as much as any other, up to two cache lines with a term: a vector of a row, a
+    part of one, or a few numbers more. (While the first tiles asked for a vector each, L3 on an
+    Intel CPU, at 25 GB/s, fell behind the first four of 16: 96 rows of 1024 units went at 134
+    GFLOP/s, and go at 145; the last vector of four was left out by three tiles: 17 rows of 650
+    units 134 and 142.) A single tall tile asks for every other line (for both, 8 rows of 2048 units
+    went at 153 GFLOP/s, and at 162 so).
+    """
     lanes = width(upcoming.weights)
-    return upcoming.weights + before * terms * lanes, together * lanes, (together - 1) * lanes
+    share = (vectors * lanes + upcoming.tiles - 1) // max(1, upcoming.tiles)
+    before = upcoming.tile * share
+    if upcoming.tiles == 0 or before >= vectors * lanes:
+        return upcoming.weights, 0, 0
+    return upcoming.weights + before * terms, share, lanes if share > lanes else 0
 
 
 class _Run(NamedTuple):

@@ -12,7 +12,7 @@ from ..jit import device, inlined
 from ..simd.pointer import Pointer, fetch
 from ..simd.tile import keep_loop, tile_outer_sum
 from ..simd.vector import width
-from .gemm import WIDE, asking_tiles, height_of, part_of_tile, tiling
+from .gemm import WIDE, height_of, tiling
 from .workers import first_of_share
 
 
@@ -172,10 +172,10 @@ def outer_products(
     for tile in range(heights.count):
         keep_loop()
         rows = height_of(heights, tile)
-        before, together = part_of_tile(tile, asking_tiles(heights.count, WIDE), WIDE)
-        asked, asked_row, step = following.start + before * lanes, following.row, 0
-        if together == 0:
-            asked, asked_row = following.start, 0
+        # A single tile does not give the time.
+        asked, asked_row, step = following.start, 0, 0
+        if heights.count > 1 and tile < WIDE:
+            asked, asked_row = following.start + tile * lanes, following.row
         # So many tiles have asked for all there is.
         if results.asked >= 0 and tile >= WIDE:
             asked, step = _column_of_tile(results, results.asked + tile - WIDE)
