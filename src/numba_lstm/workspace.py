@@ -26,7 +26,7 @@ from .kernels.gemm import (
     widest_for_rows,
 )
 from .kernels.gradient_tasks import steps_for_batch
-from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_LINE, ROOM_FOR_TERMS, TASK_FEATURES
+from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_FLAG, ROOM_FOR_TERMS, TASK_FEATURES
 from .memory import CACHE_LINE, aligned_empty
 from .schedule import (
     LONGEST_CHUNK,
@@ -433,8 +433,8 @@ def layout(
     flags = slice(0, 0)
     if split.tasks:
         sizes["tasks"], sizes["abreast"] = split.tasks, split.abreast
-        lines = L * (split.tasks + 1) if split.wave else D * split.tasks + 1
-        first = places.take(lines, FLOATS_OF_LINE)
+        count = L * (split.tasks + 1) if split.wave else 2 * D * split.tasks
+        first = places.take(count, FLOATS_OF_FLAG)
         sizes["flags"] = first
         flags = slice(first, places.size)
     # An odd number of cache lines spreads the panels over the sets of a cache.

@@ -65,7 +65,7 @@ CALL = np.dtype(
             "tasks",
             "abreast",  # directions that they go through at once then
             "wave",  # steps of a stage taken at once where workers share out stages; else 0
-            "flags",  # place of what they tell one another: a line for each task and one, or stage
+            "flags",  # place of what they tell one another: two for each task, or one for a stage
             # dropout
             "dropped",  # share dropped, in units of 2**-53
             "seed",
@@ -142,5 +142,5 @@ ROOM_FOR_TERMS = 2 * BLOCK_TERMS
 # of both would not leave the sums in L2.
 TASK_FEATURES = 192
 TASK_PANELS = 16
-# Numbers of float32 in a cache line.
-FLOATS_OF_LINE = 16
+# Numbers of float32 in the room of a flag: two cache lines, which some CPUs fetch together.
+FLOATS_OF_FLAG = 32

@@ -7,7 +7,6 @@ claim tasks as in `units`, and each keeps its columns of the recurrent weights i
 from __future__ import annotations
 
 from ..jit import device, inlined, kernel
-from ..simd.atomic import announce, claim
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import width
@@ -21,14 +20,16 @@ from .backward import (
 )
 from .panels import panels_of
 from .rooms import whole_batch
-from .tables import FLOATS_OF_LINE
 from .workers import (
     cell_of_task,
     complete_layer,
     directions_abreast,
+    falls_to_worker,
+    finish_task,
     first_of_share,
+    own_tasks,
     tasks_of_stage,
-    wait_for,
+    wait_for_stage,
 )
 
 # Panels of units whose dh are the columns of one panel of the recurrent weights.
@@ -62,23 +63,25 @@ def _take_steps(call, cells, index, packed, dy, workspace, scratch, panel, last,
 
 
 @device
-def _stage(own, layer, direction, stage, kind, later, some):
+def _stage(own, layer, direction, stage, kind, later, some, helping):
     """Take part in a stage of a direction, or of both from it on.
 
-    0 begins them, 1 takes some steps, 2 ends them, and gives dx once all are through.
+    0 begins them, 1 takes some steps, 2 ends them, and gives dx once all are through. Returns
+    whether others' tasks were taken over, as in `units`.
     """
     call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers = own
     B, steps = call.batch, call.stop - call.start
     room = whole_batch(call)
     panels = panels_of(cells[0], width(scratch))
     tasks = tasks_of_stage(call)
-    flags = address(workspace, call.flags)
-    done = flags + tasks * FLOATS_OF_LINE
-    first = first_of_share(tasks, worker, workers)
+    first, count = own_tasks(tasks, worker, workers)
+    helped = False
     for k in range(tasks):
         task = (first + k) % tasks
-        if not claim(flags + task * FLOATS_OF_LINE, stage):
+        others = k >= count
+        if not falls_to_worker(call, workspace, stage, task, others and not helping):
             continue
+        helped = helped or others
         index, part = cell_of_task(call, layer, direction, task)
         if kind == 1:
             panel = _first_panel(part, call.tasks, panels)
@@ -98,8 +101,9 @@ def _stage(own, layer, direction, stage, kind, later, some):
                 input_gradient(
                     call, cells, layer, packed, dx, workspace, scratch, begin, end, 0, B, room
                 )
-        announce(done)
-    wait_for(done, (stage + 1) * tasks)
+        finish_task(call, workspace, stage, task)
+    wait_for_stage(call, workspace, stage)
+    return helped
 
 
 @kernel
@@ -133,15 +137,15 @@ def lstm_units_back(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspac
     stages = call.stop - call.start + 1
     # Whoever has all units of a direction waits for nobody.
     together = stages if call.tasks == 1 else 1
-    stage = 0
+    stage, helping = 0, False
     for above in range(call.last_layer - call.first_layer):
         layer = call.last_layer - 1 - above
         for direction in range(call.first_direction, call.last_direction, directions_abreast(call)):
-            _stage(own, layer, direction, stage, 0, 0, 0)
+            helping = _stage(own, layer, direction, stage, 0, 0, 0, helping)
             stage += 1
             for later in range(0, stages, together):
-                _stage(own, layer, direction, stage, 1, later, together)
+                helping = _stage(own, layer, direction, stage, 1, later, together, helping)
                 stage += 1
-            _stage(own, layer, direction, stage, 2, 0, 0)
+            helping = _stage(own, layer, direction, stage, 2, 0, 0, helping)
             stage += 1
     restore_mode(mode)

@@ -11,7 +11,7 @@ and a worker that is alone goes through all of it: there is nothing to deadlock 
 from __future__ import annotations
 
 from ..jit import device, inlined, kernel
-from ..simd.atomic import announce, claim, observed
+from ..simd.atomic import claim, observed, publish
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import width
@@ -26,14 +26,13 @@ from .forward import (
 )
 from .panels import panels_of
 from .rooms import whole_batch
-from .tables import FLOATS_OF_LINE
-from .workers import first_of_share, look_again
+from .workers import first_of_share, flag_at, look_again
 
 
 @inlined
 def _progress(call, workspace, stage):
     """Counter of a stage: twice the chunks that are finished, odd while one is under way."""
-    return address(workspace, call.flags + stage * FLOATS_OF_LINE)
+    return flag_at(call, workspace, stage)
 
 
 @inlined
@@ -133,7 +132,7 @@ def lstm_wavefront(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
         if free and _is_ready(call, workspace, stage, number) and claim(progress, seen):
             past = number * chunk
             _take_chunk(own, stage, past, min(chunk, steps - past))
-            announce(progress)
+            publish(progress, seen + 2)
             looks = 0
         else:
             looks += 1

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from ..jit import inlined
-from ..simd.atomic import let_others_run, observed, pause
+from ..simd.atomic import claim, let_others_run, observed, pause, publish
+from ..simd.pointer import address
+from .tables import FLOATS_OF_FLAG
 
 # Looks at a counter before the core is offered to others.
 _LOOKS = 2000
+# Looks at what another worker has to do before it is taken over, if nobody has begun: a few us.
+_PATIENCE = 64
 
 
 @inlined
@@ -44,6 +48,54 @@ def cell_of_task(call, layer, direction, task):
 
 
 @inlined
+def own_tasks(tasks, worker, workers):
+    """The first of a worker's own tasks, and their number."""
+    first = first_of_share(tasks, worker, workers)
+    return first, first_of_share(tasks, worker + 1, workers) - first
+
+
+@inlined
+def flag_at(call, workspace, number):
+    """One of the counters by which the workers of a call tell one another how far they are."""
+    return address(workspace, call.flags + number * FLOATS_OF_FLAG)
+
+
+@inlined
+def _finished(call, workspace, task):
+    """Counter of the stages in which a task is finished."""
+    return flag_at(call, workspace, 2 * task + 1)
+
+
+@inlined
+def falls_to_worker(call, workspace, stage, task, waits):
+    """Whether a task of a stage is this worker's to do: if nobody else has begun it.
+
+    If it is another one's, it waits a while. To look at once whether it has begun would take the
+    counter of what is claimed from the other's cache, into which it then had to come back.
+    """
+    looks = 0
+    while waits and looks < _PATIENCE:
+        if observed(_finished(call, workspace, task)) > stage:
+            return False
+        looks += 1
+        pause()
+    return claim(flag_at(call, workspace, 2 * task), stage)
+
+
+@inlined
+def finish_task(call, workspace, stage, task):
+    """Tell others that a task of a stage is finished."""
+    publish(_finished(call, workspace, task), stage + 1)
+
+
+@inlined
+def wait_for_stage(call, workspace, stage):
+    """Wait until all tasks of a stage are finished."""
+    for task in range(tasks_of_stage(call)):
+        _wait_for(_finished(call, workspace, task), stage + 1)
+
+
+@inlined
 def look_again(looks):
     """Pass the time until the next look at what others have done, after so many."""
     pause()
@@ -52,7 +104,7 @@ def look_again(looks):
 
 
 @inlined
-def wait_for(counter, value):
+def _wait_for(counter, value):
     """Wait until a counter has been raised to a value."""
     looks = 0
     while observed(counter) < value:

@@ -53,22 +53,22 @@ def claim(typing_context: Any, counter: Any, expected: Any) -> Any:
 
 
 @intrinsic
-def announce(typing_context: Any, counter: Any) -> Any:
-    """Raise a counter by 1; who sees it sees all that was written before."""
-    if not isinstance(counter, Pointer):
+def publish(typing_context: Any, counter: Any, value: Any) -> Any:
+    """Set a counter that nobody else sets now; who sees it sees all that was written before."""
+    if not (isinstance(counter, Pointer) and isinstance(value, types.Integer)):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _word_at(builder, arguments[0])
-        builder.atomic_rmw("add", place, ir.Constant(_WORD, 1), "release")
+        place, number = _word_at(builder, arguments[0]), arguments[1]
+        builder.store_atomic(number, place, "release", 8)
         return context.get_dummy_value()
 
-    return types.void(counter), generate
+    return types.void(counter, types.int64), generate
 
 
 @intrinsic
 def observed(typing_context: Any, counter: Any) -> Any:
-    """Value of a counter, with all that was written before it was raised to that."""
+    """Value of a counter, with all that was written before it was set to that."""
     if not isinstance(counter, Pointer):
         return None
 
