@@ -203,10 +203,12 @@ def _asked_by_tile(upcoming, vectors, terms):
     units 134 and 142.) A single tall tile asks for every other line (for both, 8 rows of 2048 units
     went at 153 GFLOP/s, and at 162 so).
     """
+    if upcoming.tiles == 0:
+        return upcoming.weights, 0, 0
     lanes = width(upcoming.weights)
-    share = (vectors * lanes + upcoming.tiles - 1) // max(1, upcoming.tiles)
+    share = (vectors * lanes + upcoming.tiles - 1) // upcoming.tiles
     before = upcoming.tile * share
-    if upcoming.tiles == 0 or before >= vectors * lanes:
+    if before >= vectors * lanes:
         return upcoming.weights, 0, 0
     return upcoming.weights + before * terms, share, lanes if share > lanes else 0
 
