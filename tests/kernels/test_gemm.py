@@ -15,6 +15,7 @@ from numba_lstm.kernels.gemm import (
     Terms,
     height_of,
     product,
+    share_of_row,
     tiling,
 )
 from numba_lstm.kernels.panels import pack_matrix
@@ -65,6 +66,15 @@ def run_product(
         address(scratch, 0),
         Place(address(out, 0), rows * stride, stride, panel),
     )
+
+
+@given(st.integers(1, 200), st.sampled_from([8, 16, 32, 48, 64]))
+@example(3, 64)
+def test_tiles_ask_for_every_number_of_a_row_once(tiles, numbers):
+    shares = [share_of_row(tile, tiles, numbers) for tile in range(tiles)]
+    asked = [before + k for before, share in shares for k in range(share)]
+    assert asked == list(range(len(asked)))
+    assert numbers <= len(asked) < numbers + max(count for _, count in shares)
 
 
 def in_runs(values, runs):

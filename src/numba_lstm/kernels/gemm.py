@@ -192,24 +192,34 @@ def asking_tiles(tiles, widest):
     return tiles if tiles > 1 or widest == NARROW else 0
 
 
+def share_of_row(tile, tiles, numbers):
+    """What a tile asks for of a row of weights: how many numbers come before it, and their number.
+
+    Each asks for as much as any other. (While the first tiles asked for a vector each, L3 on an
+    Intel CPU, at 25 GB/s, fell behind the first four of 16: 96 rows of 1024 units went at 134
+    GFLOP/s, and go at 145; the last vector of four was left out by three tiles: 17 rows of 650
+    units 134 and 142.)
+    """
+    if tiles == 0:
+        return 0, 0
+    share = (numbers + tiles - 1) // tiles
+    before = tile * share
+    return (before, share) if before < numbers else (0, 0)
+
+
+_share_of_row = inlined(share_of_row)
+
+
 @inlined
 def _asked_by_tile(upcoming, vectors, terms):
     """Where a tile begins to ask for weights, how far on with every term, and what beside it.
 
-    Each tile asks for as much as any other, up to two cache lines with a term: a vector of a row, a
-    part of one, or a few numbers more. (While the first tiles asked for a vector each, L3 on an
-    Intel CPU, at 25 GB/s, fell behind the first four of 16: 96 rows of 1024 units went at 134
-    GFLOP/s, and go at 145; the last vector of four was left out by three tiles: 17 rows of 650
-    units 134 and 142.) A single tall tile asks for every other line (for both, 8 rows of 2048 units
-    went at 153 GFLOP/s, and at 162 so).
+    That is its share of every row, one behind another, up to two cache lines with a term. A single
+    tall tile asks for every other line (for both, 8 rows of 2048 units went at 153 GFLOP/s, and at
+    162 so).
     """
-    if upcoming.tiles == 0:
-        return upcoming.weights, 0, 0
     lanes = width(upcoming.weights)
-    share = (vectors * lanes + upcoming.tiles - 1) // upcoming.tiles
-    before = upcoming.tile * share
-    if before >= vectors * lanes:
-        return upcoming.weights, 0, 0
+    before, share = _share_of_row(upcoming.tile, upcoming.tiles, vectors * lanes)
     return upcoming.weights + before * terms, share, lanes if share > lanes else 0
 
 
