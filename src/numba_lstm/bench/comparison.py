@@ -142,7 +142,7 @@ def compare(
     rounds : int
         How often the turn goes round.
     seconds : float
-        Time for all rounds of all engines of a shape; a round has at least one call.
+        Time for all rounds of all engines of a shape, pauses apart; a round has at least one call.
 
     Yields
     ------
@@ -223,6 +223,12 @@ def _task(mode: str, shape: Shape, threads: int, dtype: np.dtype[Any]) -> Task:
     return Task(mode, shape, threads, weights, x, dy)
 
 
+def _let_threads_sleep(task: Task) -> None:
+    """Wait until the threads of engines that ran no longer look for work."""
+    if task.threads > 1:
+        time.sleep(_SECONDS_TO_SLEEP)
+
+
 def _alternate(
     field: Field, task: Task, rounds: int, seconds: float
 ) -> tuple[dict[str, Measurement], float]:
@@ -236,13 +242,13 @@ def _alternate(
     del own, results
     samples: dict[str, list[float]] = {name: [] for name in field.engines}
     operations = []
+    _let_threads_sleep(task)
     for number_of_round in range(rounds):
         operations.append(measure_multiply_adds(task.threads, task.x.dtype))
         for name in field.in_turn(number_of_round):
             share = seconds / (rounds * len(samples))
             samples[name] += field.ask(name, "time_round", share) or []
-            if task.threads > 1:
-                time.sleep(_SECONDS_TO_SLEEP)
+            _let_threads_sleep(task)
     measurements = {}
     for name in field.engines:
         lower, median, upper = np.quantile(samples[name], (0.25, 0.5, 0.75)).tolist()

@@ -195,10 +195,10 @@ def asking_tiles(tiles, widest):
 def share_of_row(tile, tiles, numbers):
     """What a tile asks for of a row of weights: how many numbers come before it, and their number.
 
-    Each asks for as much as any other. (While the first tiles asked for a vector each, L3 on an
-    Intel CPU, at 25 GB/s, fell behind the first four of 16: 96 rows of 1024 units went at 134
-    GFLOP/s, and go at 145; the last vector of four was left out by three tiles: 17 rows of 650
-    units 134 and 142.)
+    Each asks for as much as any other, the last of very many for nothing. (While the first tiles
+    asked for a vector each, L3 on an Intel CPU, at 25 GB/s, fell behind the first four of 16: 96
+    rows of 1024 units went at 134 GFLOP/s, and go at 145; the last vector of four was left out by
+    three tiles: 17 rows of 650 units 134 and 142.)
     """
     if tiles == 0:
         return 0, 0
@@ -214,9 +214,9 @@ _share_of_row = inlined(share_of_row)
 def _asked_by_tile(upcoming, vectors, terms):
     """Where a tile begins to ask for weights, how far on with every term, and what beside it.
 
-    That is its share of every row, one behind another, up to two cache lines with a term. A single
-    tall tile asks for every other line (for both, 8 rows of 2048 units went at 153 GFLOP/s, and at
-    162 so).
+    With every term a tile asks for as many numbers as it has of a row, up to two vectors of four;
+    of narrower rows for one vector. So a single tall tile asks for every other one, a cache line of
+    AVX-512 (for both, 8 rows of 2048 units went at 153 GFLOP/s, and at 162 so).
     """
     lanes = width(upcoming.weights)
     before, share = _share_of_row(upcoming.tile, upcoming.tiles, vectors * lanes)
@@ -391,7 +391,6 @@ def product(
     lanes = width(scratch)
     tiles = blocks * tiles_over(rows, widest)
     terms = first.count + second.count
-    asking = asking_tiles(tiles, widest) if asked else 0
     stretches = stretches_of(terms, widest, tiles, cached, lanes)
     column = 0
     while column < columns:
@@ -408,6 +407,7 @@ def product(
         first_weights = panel + (1 + skipped) * across
         wanted = min(left, across)
         heights = tiling(vectors * together, rows)
+        asking = asking_tiles(blocks * heights.count, widest) if asked else 0
         for number in range(stretches):
             stretch = stretch_of(terms, number, stretches)
             weights = first_weights + stretch.before * across

@@ -168,6 +168,7 @@ def outer_products(
     heights = tiling(4 if vectors > 2 else 2, features)
     lanes = width(out)
     row = 4 * lanes
+    apart = WIDE // min(WIDE, heights.count) * lanes
     feature = 0
     for tile in range(heights.count):
         keep_loop()
@@ -175,7 +176,7 @@ def outer_products(
         # A single tile does not give the time.
         asked, asked_row, step = following.start, 0, 0
         if heights.count > 1 and tile < WIDE:
-            asked, asked_row = following.start + tile * lanes, following.row
+            asked, asked_row = following.start + tile * apart, following.row
         # So many tiles have asked for all there is.
         if results.asked >= 0 and tile >= WIDE:
             asked, step = _column_of_tile(results, results.asked + tile - WIDE)

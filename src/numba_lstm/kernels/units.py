@@ -12,6 +12,7 @@ from __future__ import annotations
 from ..jit import device, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address, fetch
+from ..simd.tile import keep_loop
 from ..simd.vector import width
 from .forward import (
     Surroundings,
@@ -27,12 +28,11 @@ from .panels import panels_of
 from .rooms import whole_batch
 from .workers import (
     cell_of_task,
+    claim_next_task,
     complete_layer,
     directions_abreast,
-    falls_to_worker,
     finish_task,
     first_of_share,
-    own_tasks,
     tasks_of_stage,
     wait_for_stage,
 )
@@ -47,6 +47,7 @@ def _fetch_hidden(cell, rows, walk):
     """
     for row in range(rows):
         for unit in range(0, cell.hidden, width(walk.scratch)):
+            keep_loop()
             fetch(walk.h_before + (row * walk.h_row + unit))
 
 
@@ -62,14 +63,14 @@ def _stage(own, layer, direction, stage, kind, past, some, helping):
     panels = panels_of(cells[0], width(scratch))
     tasks = tasks_of_stage(call)
     source = source_of_layer(call, cells, layer, x, workspace)
-    first, count = own_tasks(tasks, worker, workers)
-    helped = False
-    for k in range(tasks):
-        task = (first + k) % tasks
-        others = k >= count
-        if not falls_to_worker(call, workspace, stage, task, others and not helping):
+    has_helped = False
+    for number in range(tasks):
+        task, claimed, helped = claim_next_task(
+            call, workspace, stage, number, worker, workers, helping
+        )
+        if not claimed:
             continue
-        helped = helped or others
+        has_helped = has_helped or helped
         index, part = cell_of_task(call, layer, direction, task)
         cell = cells[index]
         panel = first_of_share(panels, part, call.tasks)
@@ -78,7 +79,8 @@ def _stage(own, layer, direction, stage, kind, past, some, helping):
         where = Surroundings(source, y, workspace, scratch, 0, whole_batch(call))
         walk = walk_from(call, cells, index, past, where)
         if kind == 1:
-            _fetch_hidden(cell, B, walk)
+            if call.tasks > 1:
+                _fetch_hidden(cell, B, walk)
             run_steps(call, cell, weights, panel, last, B, some, walk, past)
         elif kind == 0:
             if past == 0 and part == 0:
@@ -95,7 +97,7 @@ def _stage(own, layer, direction, stage, kind, past, some, helping):
                 )
         finish_task(call, workspace, stage, task)
     wait_for_stage(call, workspace, stage)
-    return helped
+    return has_helped
 
 
 @kernel

@@ -22,12 +22,11 @@ from .panels import panels_of
 from .rooms import whole_batch
 from .workers import (
     cell_of_task,
+    claim_next_task,
     complete_layer,
     directions_abreast,
-    falls_to_worker,
     finish_task,
     first_of_share,
-    own_tasks,
     tasks_of_stage,
     wait_for_stage,
 )
@@ -74,14 +73,14 @@ def _stage(own, layer, direction, stage, kind, later, some, helping):
     room = whole_batch(call)
     panels = panels_of(cells[0], width(scratch))
     tasks = tasks_of_stage(call)
-    first, count = own_tasks(tasks, worker, workers)
-    helped = False
-    for k in range(tasks):
-        task = (first + k) % tasks
-        others = k >= count
-        if not falls_to_worker(call, workspace, stage, task, others and not helping):
+    has_helped = False
+    for number in range(tasks):
+        task, claimed, helped = claim_next_task(
+            call, workspace, stage, number, worker, workers, helping
+        )
+        if not claimed:
             continue
-        helped = helped or others
+        has_helped = has_helped or helped
         index, part = cell_of_task(call, layer, direction, task)
         if kind == 1:
             panel = _first_panel(part, call.tasks, panels)
@@ -103,7 +102,7 @@ def _stage(own, layer, direction, stage, kind, later, some, helping):
                 )
         finish_task(call, workspace, stage, task)
     wait_for_stage(call, workspace, stage)
-    return helped
+    return has_helped
 
 
 @kernel

@@ -234,14 +234,14 @@ class _Strides(NamedTuple):
     beside: Any = None  # to a second line that is asked for, or 0; None if there is never one
 
 
-class _Places(NamedTuple):
+class _PlacesOfTerm(NamedTuple):
     """From the slots of weights and of what is asked for to where both are for a term."""
 
     weights: Callable[[Any], Any]
     asked: Callable[[Any, Any], Any]
 
 
-_THE_SLOTS_THEMSELVES = _Places(lambda weights: weights, lambda weights, asked: asked)
+_THE_SLOTS_THEMSELVES = _PlacesOfTerm(lambda weights: weights, lambda weights, asked: asked)
 
 
 def _emit_sum(
@@ -251,9 +251,9 @@ def _emit_sum(
     slots: _Slots,
     strides: _Strides,
     asks: Any,
-    places: _Places = _THE_SLOTS_THEMSELVES,
+    places: _PlacesOfTerm = _THE_SLOTS_THEMSELVES,
 ) -> None:
-    """Emit rank-1 updates for so many terms, and move on behind them.
+    """Emit rank-1 updates for so many terms, and move on behind them; with requests if it `asks`.
 
     Two terms at a time, where the multiply-adds are what the loop waits for: some CPUs count and
     add addresses on the very ports that multiply. (6 x 4 on an Intel CPU: 0.91 of its peak one by
@@ -279,14 +279,14 @@ def _emit_sum(
 
 
 def _emit_fetches(
-    builder: Any, terms: int, slots: _Slots, strides: _Strides, places: _Places
+    builder: Any, terms: int, slots: _Slots, strides: _Strides, places: _PlacesOfTerm
 ) -> None:
     """Emit requests for what is asked for with some terms in a row.
 
-    Behind a branch, where most sums ask for nothing: of the instructions that a core can begin a
-    neighbour on it leaves half, and 34 are for a term's 24 multiply-adds. (With two requests a
-    term, of a line that was there already, an Intel CPU went at 0.89 to 1.0 of the speed that it
-    has without, mostly at 0.97: 20 rows of 200 units, 32 rows of 96.)
+    They stand behind a branch, since most sums ask for nothing: a term of 24 multiply-adds has 34
+    instructions already, and a core that is shared with another thread begins half as many as
+    alone. (With two requests a term, of a line that was there already, an Intel CPU went at 0.89 to
+    1.0 of the speed that it has without, mostly at 0.97: 20 rows of 200 units, 32 rows of 96.)
     """
     weights, asked = builder.load(slots.weights), builder.load(slots.asked)
     lines = []
@@ -303,7 +303,7 @@ def _emit_fetches(
 
 
 def _emit_terms(
-    builder: Any, tile: Tile, terms: int, slots: _Slots, strides: _Strides, places: _Places
+    builder: Any, tile: Tile, terms: int, slots: _Slots, strides: _Strides, places: _PlacesOfTerm
 ) -> None:
     """Emit the rank-1 updates of some terms in a row."""
     moving = (slots.tile, slots.values, slots.weights)
@@ -466,7 +466,7 @@ def tile_outer_sum(typing_context: Any, vectors: Any, rows: Any, task: Any) -> A
             def row_at(start: Any, row: Any, place: Any) -> Any:
                 return offset(builder, start, builder.mul(builder.load(place), row))
 
-            places = _Places(
+            places = _PlacesOfTerm(
                 lambda place: row_at(weights, weights_row, place),
                 lambda place, line: row_at(line, asked_row, place),
             )

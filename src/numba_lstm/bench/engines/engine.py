@@ -15,7 +15,7 @@ from ...validation import FloatArray
 from ..shapes import Shape
 
 # After its turn comes an engine first runs untimed: what it needs gets back into the caches, its
-# threads wake up, and those of the engine before have gone to sleep.
+# threads wake up.
 _SETTLING_SECONDS = 0.02
 # Short calls are timed in groups, so that reading the clock costs nothing beside them.
 _GROUP_SECONDS = 2e-4
