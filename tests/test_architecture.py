@@ -20,7 +20,7 @@ PACKAGE = Path(numba_lstm.__file__).parent
 ORDER = re.findall(
     r"[\w.]+",
     """
-    garbage jit
+    garbage compiler jit
     simd.cpu simd.pointer simd.vector simd.tile simd.mode simd.atomic simd.native
     kernels.region kernels.tables kernels.workers kernels.rooms kernels.kept kernels.activations
     kernels.gemm kernels.outer_products kernels.transposition kernels.panels kernels.projection

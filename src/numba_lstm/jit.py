@@ -22,17 +22,14 @@ from typing import Any, TypeVar, cast
 
 import llvmlite
 import numba
-from numba import _dynfunc
 from numba._dispatcher import compute_fingerprint
 from numba.core.caching import NullCache
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
-from numba.core.compiler_machinery import register_pass
+from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
-from numba.core.typed_passes import NativeLowering
 from numba.misc.appdirs import AppDirs
 
+from .compiler import LinkedCompiler
 from .garbage import without_collections
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -147,60 +144,6 @@ class WarmKernel:
     seconds: float
     compiled: bool
     kept: bool
-
-
-class _LinkedLibrary(JITCodeLibrary):
-    """LLVM code of a function by itself, which kernels link in beside that of all it calls.
-
-    Numba would link what a function calls into it at every floor of calls, optimise it there and
-    turn it into machine code that nobody runs, and what came out was no faster. Without the two
-    latter a first inference took 3.9 s instead of 5.2, a first training step 6.1 instead of 8.6;
-    without linking either, in an hour in which this machine was slow, 4.5 instead of 4.6 and 8.9
-    instead of 9.1.
-    """
-
-    def finalize(self) -> None:
-        self._finalize_dynamic_globals()
-        for function in self._final_module.functions:
-            # Otherwise each would be turned into this in a copy, made for every caller.
-            if not function.is_declaration and function.linkage.name == "external":
-                function.linkage = "linkonce_odr"
-        self._shared_module = self._final_module
-        self._finalized = True
-
-
-@register_pass(mutates_CFG=False, analysis_only=False)
-class _LinkedLowering(NativeLowering):
-    """Lowers a function to LLVM code, and no further."""
-
-    _name = "numba_lstm_linked_lowering"
-
-    def run_pass(self, state: Any) -> bool:
-        library = _LinkedLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
-        state.library = library
-        state.flags.no_compile = True
-        super().run_pass(state)
-        lowered = state["cr"]
-        # Numba knows a function by its wrapper for Python: this one has none, and is never called.
-        module, name = lowered.fndesc.lookup_module(), state.func_id.func_name
-        wrapper = _dynfunc.make_function(module, name, "", 0, lowered.env, (library,))
-        libraries = list(dict.fromkeys((library, *library._linking_libraries)))
-        state.targetctx.insert_user_function(wrapper, lowered.fndesc, libraries)
-        state["cr"] = lowered._replace(cfunc=wrapper)
-        return True
-
-
-class _LinkedCompiler(CompilerBase):
-    """Numba's compiler of functions that only kernels call."""
-
-    def define_pipelines(self) -> list[Any]:
-        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.passes = [
-            (_LinkedLowering if kind is NativeLowering else kind, text)
-            for kind, text in passes.passes
-        ]
-        passes.finalize()
-        return [passes]
 
 
 # Every entry point by its name, and what has become ready in this process, in order.
@@ -371,7 +314,7 @@ def _linked(function: Function, forceinline: bool) -> Function:
     first. Tiles in the midst of the loops that use them were kept on the stack: 180 GFLOP/s at B96
     H1024 on two threads, and 320 where another kernel had been compiled before.
     """
-    options = {"pipeline_class": _LinkedCompiler, "forceinline": forceinline, **_INTERNAL}
+    options = {"pipeline_class": LinkedCompiler, "forceinline": forceinline, **_INTERNAL}
     return cast(Function, _for_any_number(numba.njit(**options)(function)))
 
 
