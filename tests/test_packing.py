@@ -1,5 +1,7 @@
 """Packed weights: a copy for every version that is read, or several alike."""
 
+import threading
+
 import numpy as np
 
 import numba_lstm as nl
@@ -44,3 +46,24 @@ def test_a_copy_that_nobody_reads_is_packed_again():
     with panels.borrow(1) as after:
         assert after is before
         np.testing.assert_array_equal(after, 2 * np.arange(15) + 2)
+
+
+def test_a_copy_is_given_back_in_the_midst_of_a_lease():
+    """The collector ends a stream that nobody has whenever it comes by, packing or not."""
+    parameters, panels = weights()
+    forgotten = panels.lease()
+    with parameters.edit() as flat:
+        flat += 1
+
+    def interrupted(flat, packed, workers):
+        panels.give_back(forgotten)
+        doubled(flat, packed, workers)
+
+    panels._pack = interrupted
+    leased = []
+    thread = threading.Thread(target=lambda: leased.append(panels.lease()), daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    (present,) = leased
+    np.testing.assert_array_equal(present.buffer, 2 * np.arange(15) + 2)
+    assert (forgotten.readers, present.readers) == (0, 1)

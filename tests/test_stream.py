@@ -242,14 +242,30 @@ def test_wrong_streams():
         lstm.stream(3).state = (np.ones((2, 2, 18)), np.ones((2, 3, 18)))
 
 
-def test_one_thread_at_a_time():
+IN_TURN = {
+    "step": lambda stream, x: stream.step(x[0]),
+    "process": lambda stream, x: stream.process(x),
+    "read the state": lambda stream, x: stream.state,
+    "reset": lambda stream, x: stream.reset(),
+}
+
+
+@pytest.mark.parametrize("intrusion", [*IN_TURN, "assign the state"])
+@pytest.mark.parametrize("model", ["LSTM", "Sequential"])
+def test_one_thread_at_a_time(model, intrusion):
     lstm, x = model_and_input()
-    stream = lstm.stream(3)
+    model = lstm if model == "LSTM" else nl.Sequential(lstm, nl.LSTM(18, 7, seed=1))
+    stream = model.stream(3)
+    stream.step(x[0])
+    before = stream.state
     errors = []
 
     def intrude():
         try:
-            stream.step(x[0])
+            if intrusion in IN_TURN:
+                IN_TURN[intrusion](stream, x)
+            else:
+                stream.state = before
         except RuntimeError as error:
             errors.append(str(error))
 
@@ -258,7 +274,7 @@ def test_one_thread_at_a_time():
         thread.start()
         thread.join()
     assert errors == ["another thread is in a call of this stream: give each its own"]
-    np.testing.assert_array_equal(stream.state[0], 0)
+    np.testing.assert_equal(stream.state, before)
 
 
 def test_a_sequential_model():

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import time
 
 import numba
 import numpy as np
@@ -179,6 +180,35 @@ def test_a_small_call_is_one_workers(machine, shares, sizes):
         lstm.stream(B).step(x[0])
     assert set(shares) == {1}
     assert len(shares) == 5  # a step of one worker goes straight to the kernel
+
+
+@pytest.mark.parametrize("bound_of", ["model", "stream"])
+def test_the_bound_of_a_stream_holds_for_all_layers(machine, shares, bound_of):
+    x = np.ones((10, 256, 32), np.float32)
+    for most in (1, 3):
+        layers = nl.Linear(32, 256), nl.LSTM(256, 256), nl.Linear(256, 512)
+        model = nl.Sequential(*layers, threads=most if bound_of == "model" else None)
+        stream = model.stream(256, threads=None if bound_of == "model" else most)
+        shares.clear()
+        stream.step(x[0])
+        stream.process(x)
+        assert set(shares) == {most}
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_call_that_fails_leaves_nobody_at_work(failing):
+    """Its workspace goes to the next call."""
+    finished = []
+
+    def kernel(worker, workers):
+        if worker == failing:
+            raise KeyboardInterrupt
+        time.sleep(0.2)
+        finished.append(worker)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads._share_out_among_own_threads(kernel, (), 3)
+    assert sorted(finished) == [worker for worker in range(3) if worker != failing]
 
 
 def test_workers_grow_with_the_work(machine, shares):

@@ -47,7 +47,8 @@ class PackedWeights:
         self._parameters = parameters
         self._size = size
         self._pack = pack
-        self._lock = threads.lock()
+        # The collector may give a copy back in the midst of a lease: a stream that nobody has.
+        self._lock = threads.reentrant_lock()
         self._copy: PackedCopy | None = None
 
     @property

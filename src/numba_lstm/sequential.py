@@ -17,7 +17,7 @@ from .lstm import LSTM, TokenSequence, dropout_numbers
 from .parameters import Parameters
 from .schedule import projects_vocabulary
 from .storage import StoredModel
-from .stream import SequentialStream, State
+from .stream import SequentialStream, State, Stream
 from .validation import (
     FloatArray,
     boolean,
@@ -365,12 +365,17 @@ class Sequential(StoredModel):
         """
         rows = integer("batch_size", batch_size, least=1)
         most = self._bound(threads)
-        layers = [
-            layer.stream(rows, threads=most) if isinstance(layer, LSTM) else layer
-            for layer in self.layers
-        ]
+        layers: list[Stream | Callable[..., FloatArray]] = []
+        for layer in self.layers:
+            if isinstance(layer, LSTM):
+                layers.append(layer.stream(rows, threads=most))
+            elif isinstance(layer, Linear):
+                layers.append(functools.partial(layer, threads=most))
+            else:
+                layers.append(layer)
         shapes = [(rows, _features(layer)[1]) for layer in self.layers]
-        return SequentialStream(layers, shapes, self.parameters.dtype, self)
+        run = functools.partial(self, threads=most)
+        return SequentialStream(layers, shapes, self.parameters.dtype, run)
 
     def forward(
         self,

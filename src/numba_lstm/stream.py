@@ -280,7 +280,8 @@ class Stream:
         RuntimeError
             If another thread is in a call of this stream.
         """
-        return self._h.copy(), self._c.copy()
+        with self._turn:
+            return self._h.copy(), self._c.copy()
 
     @state.setter
     def state(self, state: Any) -> None:
@@ -317,18 +318,18 @@ class SequentialStream:
 
     Parameters
     ----------
-    layers : sequence
-        A stream for every LSTM, and the other layers as they are.
+    layers : sequence of Stream or callable
+        A stream for every LSTM; and the others, ``layer(x, out=)``.
     shapes : sequence of tuple of int
         Shape of what each gives for one step.
     dtype : dtype
     run : callable
-        ``run(x, hx, threads=)``, inference of the model.
+        ``run(x, hx)``, inference of the model.
     """
 
     def __init__(
         self,
-        layers: Sequence[Any],
+        layers: Sequence[Stream | Callable[..., FloatArray]],
         shapes: Sequence[tuple[int, ...]],
         dtype: np.dtype[Any],
         run: Callable[..., Any],
@@ -413,9 +414,8 @@ class SequentialStream:
             If another thread is in a call of this stream.
         """
         with self._turn:
-            y, after = self._run(chunk, self.state)
-            for stream, state in zip(self._streams, after, strict=True):
-                stream.state = state
+            y, after = self._run(chunk, self._states())
+            self._enter_states(after)
         result: FloatArray = y
         return result
 
@@ -430,7 +430,8 @@ class SequentialStream:
         RuntimeError
             If another thread is in a call of this stream.
         """
-        return tuple(stream.state for stream in self._streams)
+        with self._turn:
+            return self._states()
 
     @state.setter
     def state(self, states: Any) -> None:
@@ -444,7 +445,16 @@ class SequentialStream:
             state_pair("state", state, stream.state_shape, self._dtype)
             for stream, state in zip(streams, states, strict=True)
         ]
-        for stream, state in zip(streams, checked, strict=True):
+        with self._turn:
+            self._enter_states(checked)
+
+    def _states(self) -> tuple[State, ...]:
+        """Copies of the states, taken in the midst of a call."""
+        return tuple(stream.state for stream in self._streams)
+
+    def _enter_states(self, states: Sequence[State]) -> None:
+        """Put states in their places in the midst of a call."""
+        for stream, state in zip(self._streams, states, strict=True):
             stream.state = state
 
     def reset(self, rows: Any = None) -> None:
@@ -463,5 +473,6 @@ class SequentialStream:
             If another thread is in a call of this stream.
         """
         row_indices(rows, self.batch_size)
-        for stream in self._streams:
-            stream.reset(rows)
+        with self._turn:
+            for stream in self._streams:
+                stream.reset(rows)

@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from .schedule import pass_workers
 from .simd import cpu
 from .validation import integer
 
-_locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
+_locks: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def lock() -> threading.Lock:
@@ -36,6 +36,13 @@ def lock() -> threading.Lock:
     The thread that held it did not come along, and would never open it there.
     """
     made = threading.Lock()
+    _locks.add(made)
+    return made
+
+
+def reentrant_lock() -> Any:
+    """Return such a lock that the thread that holds it may take once more."""
+    made = threading.RLock()
     _locks.add(made)
     return made
 
@@ -52,7 +59,7 @@ class _State:
     def after_fork(self) -> None:
         """Forget the parent's threads, which did not come along, and what bounds their number."""
         for inherited in _locks:
-            inherited._at_fork_reinit()  # type: ignore[attr-defined]
+            inherited._at_fork_reinit()
         garbage.after_fork()
         self.forked_from_pool |= bool(numba_pool._is_initialized) or _forked_while_launching()
         self.layer = None
@@ -166,16 +173,31 @@ def _share_out_among_own_threads(
     """Run the first share on this thread, and the others on our own."""
     futures: list[Future[None]] = []
     try:
-        for worker in range(1, workers):
-            futures.append(_own_threads().submit(kernel, *arguments, worker, workers))
-    except RuntimeError:
-        # As the interpreter ends, after the main thread, no thread is started any more.
-        if threading.main_thread().is_alive():
-            raise
-    for worker in (0, *range(1 + len(futures), workers)):
-        kernel(*arguments, worker, workers)
+        try:
+            for worker in range(1, workers):
+                futures.append(_own_threads().submit(kernel, *arguments, worker, workers))
+        except RuntimeError:
+            # As the interpreter ends, after the main thread, no thread is started any more.
+            if threading.main_thread().is_alive():
+                raise
+        for worker in (0, *range(1 + len(futures), workers)):
+            kernel(*arguments, worker, workers)
+    finally:
+        _wait_for_all(futures)
     for future in futures:
         future.result()
+
+
+def _wait_for_all(futures: list[Future[None]]) -> None:
+    """Wait until nobody uses the arrays of a call any more, interrupted or not."""
+    interruption: KeyboardInterrupt | None = None
+    while not all(future.done() for future in futures):
+        try:
+            wait(futures)
+        except KeyboardInterrupt as caught:
+            interruption = caught
+    if interruption is not None:
+        raise interruption
 
 
 def share_out(kernel: Callable[..., None], arguments: tuple[Any, ...], workers: int) -> None:

@@ -64,11 +64,13 @@ def test_the_host_is_taken_where_nothing_is_set(pretend):
     assert cpu.cpu_features() == host
 
 
-@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+@pytest.mark.parametrize("machine", ["aarch64", "arm64", "ARM64"])
 def test_arm_has_32_registers_of_128_bits(pretend, machine):
     pretend("x", "+neon", machine=machine)
     assert (cpu.vector_bits(), cpu.vector_registers()) == (128, 32)
     assert cpu.tile_rows(4) == 6
+    assert cpu.is_arm()
+    assert not cpu.is_x86()
 
 
 @pytest.mark.parametrize("features", ["+avx512f", "+avx2,+fma", "+sse2"])

@@ -9,11 +9,10 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from .cpu import is_arm, is_x86
 from .pointer import Pointer
 
 _WORD = ir.IntType(64)
-_X86 = platform.machine().lower() in ("x86_64", "amd64")
-_ARM = platform.machine().lower() in ("aarch64", "arm64")
 _ARM_YIELD = 1
 
 
@@ -83,9 +82,9 @@ def pause(typing_context: Any) -> Any:
     """Spend a moment of a waiting loop without disturbing the core's other thread."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if _X86:
+        if is_x86():
             _emit_call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
-        elif _ARM:
+        elif is_arm():
             hint = ir.Constant(ir.IntType(32), _ARM_YIELD)
             _emit_call(builder, "llvm.aarch64.hint", ir.VoidType(), [hint])
         return context.get_dummy_value()

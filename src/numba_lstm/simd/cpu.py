@@ -32,6 +32,16 @@ def cpu_features() -> frozenset[str]:
     return frozenset(features)
 
 
+def is_x86() -> bool:
+    """Whether the CPU is one of Intel's or AMD's architecture."""
+    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+
+
+def is_arm() -> bool:
+    """Whether the CPU is one of ARM's 64-bit architecture."""
+    return platform.machine().lower() in ("aarch64", "arm64")
+
+
 @functools.cache
 def vector_bits() -> int:
     """Width of the widest vector register with fused multiply-adds."""
@@ -46,7 +56,7 @@ def vector_bits() -> int:
 @functools.cache
 def vector_registers() -> int:
     """Number of vector registers."""
-    if vector_bits() == 512 or platform.machine() in ("aarch64", "arm64"):
+    if vector_bits() == 512 or is_arm():
         return 32
     return 16
 

@@ -6,28 +6,27 @@ pool inherit that from whoever started them. Results must not depend on it.
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from .cpu import is_arm, is_x86
+
 # Round to nearest, keep denormals. MXCSR of x86 also has a bit for every exception: all masked.
 _MXCSR = 0x1F80
 _FPCR = 0
-_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
-_ARM = platform.machine().lower() in ("aarch64", "arm64")
 
 
 def _emit_read(builder: Any) -> Any:
     """Emit the present mode, as 64 bits; 0 where this module knows no way to it."""
     wide = ir.IntType(64)
-    if _X86:
+    if is_x86():
         place = cgutils.alloca_once(builder, ir.IntType(32))
         _emit_memory_call(builder, "llvm.x86.sse.stmxcsr", place)
         return builder.zext(builder.load(place), wide)
-    if _ARM:
+    if is_arm():
         kind = ir.FunctionType(wide, [])
         read = cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.get.fpcr")
         return builder.call(read, [])
@@ -36,11 +35,11 @@ def _emit_read(builder: Any) -> Any:
 
 def _emit_write(builder: Any, mode: Any) -> None:
     """Emit the change to a mode that was read."""
-    if _X86:
+    if is_x86():
         place = cgutils.alloca_once(builder, ir.IntType(32))
         builder.store(builder.trunc(mode, ir.IntType(32)), place)
         _emit_memory_call(builder, "llvm.x86.sse.ldmxcsr", place)
-    elif _ARM:
+    elif is_arm():
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
         write = cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.set.fpcr")
         builder.call(write, [mode])
@@ -60,7 +59,7 @@ def enter_default_mode(typing_context: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         before = _emit_read(builder)
-        _emit_write(builder, ir.Constant(ir.IntType(64), _MXCSR if _X86 else _FPCR))
+        _emit_write(builder, ir.Constant(ir.IntType(64), _MXCSR if is_x86() else _FPCR))
         return before
 
     return types.int64(), generate
