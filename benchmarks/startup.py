@@ -2,9 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
+
+import numba_lstm
 
 _SCRIPT = """
 import json, time
@@ -25,9 +29,9 @@ print(json.dumps([imported - start, called - ready, trained - called]))
 """
 
 
-def _measure(cache):
+def _measure(cache, **environment):
     """Seconds of import, first inference and first training step in a new process."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+    environment = {**os.environ, "NUMBA_CACHE_DIR": cache, **environment}
     command = [sys.executable, "-c", _SCRIPT]
     printed = subprocess.run(command, env=environment, check=True, capture_output=True).stdout
     return json.loads(printed)
@@ -53,18 +57,24 @@ class Startup:
         return _measure(cache)[2]
 
 
+def _measure_cold():
+    """The same where no kernel is found: neither beside the package nor in the user's folders."""
+    ignored = shutil.ignore_patterns("*.kernel")
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(Path(numba_lstm.__file__).parent, f"{place}/numba_lstm", ignore=ignored)
+        return _measure(f"{place}/cache", PYTHONPATH=place, HOME=place, XDG_CACHE_HOME=place)
+
+
 class ColdStartup:
     """With an empty kernel cache."""
 
     timeout = 300
 
     def track_first_inference(self):
-        with tempfile.TemporaryDirectory() as cache:
-            return _measure(cache)[1]
+        return _measure_cold()[1]
 
     def track_first_training_step(self):
-        with tempfile.TemporaryDirectory() as cache:
-            return _measure(cache)[2]
+        return _measure_cold()[2]
 
 
 for _benchmark in (
