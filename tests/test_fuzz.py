@@ -32,11 +32,17 @@ MADE_ELSEWHERE = (nl.Plan, nl.Stream, nl.SequentialStream, nl.FormatError, nl.Op
 OPERATORS = ("__call__", "__getitem__", "__setitem__", "__eq__")
 # Arguments that a call writes.
 WRITTEN = {
-    **{f"{name}.__call__": ("out",) for name in ("LSTM", "Linear", "Embedding")},
-    **{f"{name}.forward": ("out",) for name in ("LSTM", "Linear", "Embedding", "Sequential")},
-    **dict.fromkeys(("CharLanguageModel.forward", "mse", "softmax_cross_entropy"), ("out",)),
-    **{f"{name}.step": ("out",) for name in ("Stream", "SequentialStream")},
-    "Stream.process": ("out",),
+    **{
+        f"{name}.{method}": ("out",)
+        for name in ("LSTM", "Linear", "Embedding", "Sequential", "CharLanguageModel")
+        for method in ("__call__", "forward")
+    },
+    **dict.fromkeys(("mse", "softmax_cross_entropy"), ("out",)),
+    **{
+        f"{name}.{method}": ("out",)
+        for name in ("Stream", "SequentialStream")
+        for method in ("step", "process")
+    },
     "clip_by_global_norm": ("gradients",),
 }
 # More than the tests need, and little enough for every machine.
@@ -153,7 +159,8 @@ EXAMPLES = {
     "Stream.rows": lambda: [0, 2],
     "SequentialStream.x": lambda: tokens(B),
     "SequentialStream.active": lambda: np.array([True, False, True]),
-    "SequentialStream.out": lambda: np.zeros((B, 2), "f4"),
+    "SequentialStream.step.out": lambda: np.zeros((B, 2), "f4"),
+    "SequentialStream.process.out": lambda: np.zeros((T, B, 2), "f4"),
     "SequentialStream.chunk": lambda: tokens(T, B),
     "SequentialStream.state": lambda: (state(1),),
     "SequentialStream.rows": lambda: np.array([True, False, True]),

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -310,3 +311,63 @@ def test_gradients_are_added_or_take_the_place_of_those_before(shape):
             layer.backward(dy, accumulate=1)
     with pytest.raises(TypeError, match="accumulate must be True or False"):
         model.backward(dy, accumulate=None)
+
+
+def sequential_and_input():
+    model = nl.Sequential(nl.LSTM(4, 8, seed=0), nl.LSTM(8, 6, seed=1), nl.Linear(6, 5, seed=2))
+    return model, np.random.default_rng(0).standard_normal((7, 3, 4)).astype(np.float32)
+
+
+def test_inference_of_a_sequential_writes_where_it_is_told():
+    model, x = sequential_and_input()
+    expected, states = model(x)
+    y = np.full_like(expected, np.nan)
+    result, again = model(x, out=y)
+    assert result is y
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_equal(again, states)
+    with pytest.raises(ValueError, match=r"^out must have shape \(7, 3, 5\); got \(6, 3, 5\)"):
+        model(x, out=y[:-1])
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_a_second_training_call_of_a_sequential_is_refused_before_any_layer(method):
+    """The first layer may be free by then, and must keep what the other call needs."""
+    model, x = sequential_and_input()
+    y, _ = model.forward(x)
+    expected, _ = model.backward(np.ones_like(y))
+    gradients = model.gradients.flat.copy()
+    model.forward(x)
+    errors = []
+
+    def intrude():
+        try:
+            getattr(model, method)(x[:2] if method == "forward" else np.ones_like(y))
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    with model._tape.alone():
+        thread = threading.Thread(target=intrude)
+        thread.start()
+        thread.join()
+    (error,) = errors
+    assert error.startswith("another thread is in forward or backward of this Sequential")
+    dx, _ = model.backward(np.ones_like(y), accumulate=False)
+    np.testing.assert_array_equal(dx, expected)
+    np.testing.assert_array_equal(model.gradients.flat, gradients)
+
+
+def test_a_forward_that_ends_halfway_leaves_nothing_to_go_back_through(monkeypatch):
+    """The lower layers have kept another input than the upper ones."""
+    model, x = sequential_and_input()
+    y, _ = model.forward(x)
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model.layers[1], "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.forward(2 * x)
+    with pytest.raises(RuntimeError, match="Sequential needs a forward before it"):
+        model.backward(np.ones_like(y))
+    assert not model.gradients.flat.any()

@@ -1,5 +1,6 @@
 """Step-by-step inference: the bits of whole runs, and errors that change nothing."""
 
+import re
 import threading
 import tracemalloc
 
@@ -287,7 +288,8 @@ def test_a_sequential_model():
     out = np.empty((3, 11), np.float32)
     steps = [stream.step(tokens[t]) for t in range(3)]
     assert stream.step(tokens[3], out=out) is out
-    rest = stream.process(tokens[4:])
+    rest = np.empty((4, 3, 11), np.float32)
+    assert stream.process(tokens[4:], out=rest) is rest
     np.testing.assert_array_equal(np.concatenate([np.stack([*steps, out]), rest]), whole)
     np.testing.assert_array_equal(stream.state[0][0], states[0][0])
     stream.reset()
@@ -306,4 +308,30 @@ def test_wrong_steps_of_a_sequential_model():
             stream.step(x)
     with pytest.raises(TypeError, match="state must be a tuple of 1 states"):
         stream.state = ()
+    with pytest.raises(
+        ValueError, match=r"^x must have shape \(2,\), 2 = batch_size; got \(3, 2\)"
+    ):
+        stream.step(np.zeros((3, 2), int))
+    with pytest.raises(ValueError, match=r"^chunk must have shape \(T, 2\), 2 = .*; got \(2, 3\)"):
+        stream.process(np.zeros((2, 3), int))
+    with pytest.raises(ValueError, match=r"^out must have shape \(5, 2, 4\); got \(5, 2, 3\)"):
+        stream.process(np.zeros((5, 2), int), out=np.zeros((5, 2, 3), np.float32))
     np.testing.assert_array_equal(stream.state[0][0], before[0][0])
+
+
+def test_wrong_chunks_of_a_sequential_model_with_the_batch_first():
+    model = nl.Sequential(nl.Linear(5, 5), nl.LSTM(5, 5, batch_first=True))
+    stream = model.stream(3)
+    x = np.ones((3, 4, 5), np.float32)
+    np.testing.assert_array_equal(stream.process(x), model(x)[0])
+    before = stream.state
+    meaning = "3 = batch_size, 5 = features of the first layer"
+    for chunk in (x[:2], x[:, :, :4], x[0], x[None]):
+        shape = rf"\(3, T, 5\), {meaning}; got {re.escape(str(chunk.shape))}"
+        with pytest.raises(ValueError, match=f"^chunk must have shape {shape}"):
+            stream.process(chunk)
+    with pytest.raises(ValueError, match=rf"^x must have shape \(3, 5\), {meaning}; got"):
+        stream.step(x)
+    with pytest.raises(ValueError, match="out must not overlap chunk"):
+        stream.process(x, out=x)
+    np.testing.assert_equal(stream.state, before)

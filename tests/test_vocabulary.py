@@ -11,7 +11,8 @@ import reference
 from numba_lstm import schedule
 from numba_lstm.kernels.embedding import distinct_tokens
 from numba_lstm.kernels.gradient_tasks import blocks_of_terms, steps_for_batch
-from numba_lstm.kernels.rooms import number_of_term
+from numba_lstm.kernels.kept import kept_term
+from numba_lstm.kernels.rooms import room_with
 from numba_lstm.kernels.tables import BLOCK_TERMS, CALL
 from numba_lstm.kernels.token_sums import group_tokens
 from numba_lstm.workspace import layout
@@ -222,9 +223,10 @@ def blocks_of_call(calls):
 
 @numba.njit
 def numbers_of_terms(calls, steps, batch):
+    call = calls[0]
     return np.array(
         [
-            number_of_term(calls[0], t % calls[0].gate_steps, b)
+            kept_term(call, call.kept + t % call.gate_steps, room_with(call, b), b)
             for t in range(steps)
             for b in range(batch)
         ]

@@ -1,8 +1,8 @@
 """How functions that only kernels call are compiled: to LLVM code, once, and no further.
 
-A kernel consists of some eighty of them. What Numba does for a function that somebody may call from
-Python, and for Python that they are not written in, took longer than the machine code of the kernel
-that they become.
+A kernel consists of some eighty such functions. Numba would make each of them callable from Python,
+and run passes for Python that they are not written in: that took longer than generating the machine
+code of the kernel.
 """
 
 from __future__ import annotations
@@ -38,12 +38,11 @@ _NOT_NEEDED = {
 class _LinkedLibrary(JITCodeLibrary):
     """LLVM code of a function by itself, which kernels link in beside that of all it calls.
 
-    Numba would link what a function calls into it at every floor of calls, optimise it there and
-    turn it into machine code that nobody runs, and what came out was no faster. Without the two
-    latter a first inference took 3.9 s instead of 5.2, a first training step 6.1 instead of 8.6;
-    without linking either, in an hour in which this machine was slow, 4.5 instead of 4.6 and 8.9
-    instead of 9.1; and where nothing is optimised before it stands in a kernel, on a slower CPU,
-    5.4 instead of 6.0.
+    At every floor of calls Numba links in what is called, optimises the whole and generates machine
+    code that nobody runs, and kernels were no faster for it. Seconds of a first inference and of a
+    first training step: 5.2 and 8.6, without optimising and generating 3.9 and 6.1; in a slower
+    hour 4.6 and 9.1, without linking 4.5 and 8.9; on a slower CPU, of an inference, 6.0, and 5.4
+    where a function by itself is not optimised either.
     """
 
     def _optimize_functions(self, module: Any) -> None:

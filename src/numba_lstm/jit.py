@@ -329,7 +329,10 @@ def device(function: Function) -> Function:
 
 
 def spliced(function: Function) -> Function:
-    """Compile a function as text of its caller, of which a kernel has one: that is sooner done."""
+    """Put the text of a function in the place of its call, before the caller is compiled.
+
+    That is sooner done, where a kernel has one such call.
+    """
     return cast(Function, numba.njit(inline="always", **_INTERNAL)(function))
 
 

@@ -415,18 +415,20 @@ class LSTM(Layer):
                 f"T and B must be such that 64 bits number what a call needs; got {T} and {B}"
             ) from None
 
-    def _piece_split(self, piece: Piece, sequence: _Sequence, plan: Layout, threads: int) -> Split:
+    def _piece_split(
+        self, piece: Piece, sequence: _Sequence, laid_out: Layout, threads: int
+    ) -> Split:
         """How a piece of a training call is shared out."""
         first, last = piece.directions
         operations = self.config.operations(piece.stop - piece.start, sequence.B)
-        return piece_split(plan.split, last - first, threads, sequence.B, operations)
+        return piece_split(laid_out.split, last - first, threads, sequence.B, operations)
 
     def _run(
         self,
         sequence: _Sequence,
         state: State,
         results: tuple[FloatArray, State],
-        plan: Layout,
+        laid_out: Layout,
         call: NDArray[Any],
         workspace: FloatArray,
         split: Split,
@@ -438,19 +440,19 @@ class LSTM(Layer):
             return
         y, (h, c) = results
         if split.tasks:
-            workspace[plan.flags] = 0
+            workspace[laid_out.flags] = 0
         kernel = lstm_wavefront if split.wave else lstm_units if split.tasks else lstm_forward
-        panels = self._forward_panels[plan.form]
+        panels = self._forward_panels[laid_out.form]
         # Weights of a model that is trained are new in every step.
-        packed = panels.lease(split.copies, split.workers if plan.span else 1)
+        packed = panels.lease(split.copies, split.workers if laid_out.span else 1)
         try:
             h0, c0 = state if state[0].size == 0 else map(flat, state)
             x = flat(sequence.array)
             if begins and sequence.tokens is not None:
-                rows = (call, plan.cells, packed.buffer, x, workspace)
+                rows = (call, laid_out.cells, packed.buffer, x, workspace)
                 threading_of_kernels.share_out(lstm_vocabulary, rows, split.workers)
             arrays = (x, h0, c0, y.ravel(), h.ravel(), c.ravel())
-            arguments = (call, plan.cells, packed.buffer, *arrays, workspace)
+            arguments = (call, laid_out.cells, packed.buffer, *arrays, workspace)
             threading_of_kernels.share_out(kernel, arguments, split.workers)
         finally:
             panels.give_back(packed)
@@ -494,12 +496,12 @@ class LSTM(Layer):
         # A small call is not shared out, and how many threads there may be takes microseconds.
         shared = worth_sharing(self.config.operations(T, B))
         most = self._threads(threads) if shared or threads is not None else 1
-        plan = self._layout(T, B, False, most, 0, sequence.room)
+        laid_out = self._layout(T, B, False, most, 0, sequence.room)
         workspace = self._pool.borrow()
         try:
-            buffer = workspace.reserve(plan.size)
-            call = sequence.entered(plan.call)
-            self._run(sequence, state, results, plan, call, buffer, plan.split)
+            buffer = workspace.reserve(laid_out.size)
+            call = sequence.entered(laid_out.call)
+            self._run(sequence, state, results, laid_out, call, buffer, laid_out.split)
         finally:
             self._pool.give_back(workspace)
         return results
@@ -585,25 +587,25 @@ class LSTM(Layer):
         segment = segment_steps(checkpoint, sequence.T, sequence.B)
         most = self._threads(threads)
         T, B = sequence.T, sequence.B
-        plan = self._layout(T, B, True, most, segment, sequence.room)
+        laid_out = self._layout(T, B, True, most, segment, sequence.room)
         with self._tape.alone():
             # What an earlier call kept is read with its own table: that changes once there is room.
             results = self._outputs(out, sequence, state)
-            workspace = self._training_workspace.reserve(plan.size)
+            workspace = self._training_workspace.reserve(laid_out.size)
             self._tape.clear()
             call = self._training_call
-            call[:] = sequence.entered(plan.call)
+            call[:] = sequence.entered(laid_out.call)
             if active and self.config.dropout > 0:
                 call["dropped"] = int(self.config.dropout * 2**53)
                 call["seed"] = self._dropout_seed
                 call["number"] = self._dropout_calls
                 self._dropout_calls += 1
-            for piece in plan.pieces:
+            for piece in laid_out.pieces:
                 piece.select(call)
-                split = self._piece_split(piece, sequence, plan, most)
-                begins = piece is plan.pieces[0]
-                self._run(sequence, state, results, plan, call, workspace, split, begins=begins)
-            self._tape.record(_Saved(sequence, plan, workspace), self.parameters)
+                split = self._piece_split(piece, sequence, laid_out, most)
+                begins = piece is laid_out.pieces[0]
+                self._run(sequence, state, results, laid_out, call, workspace, split, begins=begins)
+            self._tape.record(_Saved(sequence, laid_out, workspace), self.parameters)
         return results
 
     def backward(
@@ -677,7 +679,7 @@ class LSTM(Layer):
         threads: int,
     ) -> None:
         """Run the backward kernels, piece by piece from the end."""
-        sequence, plan = saved.sequence, saved.layout
+        sequence, laid_out = saved.sequence, saved.layout
         if sequence.T * sequence.B == 0 and not accumulate:
             self.gradients.zero()
         if sequence.B == 0:
@@ -690,40 +692,40 @@ class LSTM(Layer):
             order = np.empty((tokens.size, 2), np.int64)
             group_tokens(call, tokens, len(sequence.array), order)
             call["order"] = order.ctypes.data
-        threads = min(threads, plan.split.workers)
+        threads = min(threads, laid_out.split.workers)
         workspace = flat(saved.workspace)
         nothing = _NOTHING[self.config.dtype]
-        checkpointed = len(plan.pieces) > 1
+        checkpointed = len(laid_out.pieces) > 1
         # One split for all: in the midst of the sequence a worker leaves gradients to itself.
-        split = self._piece_split(plan.pieces[0], sequence, plan, threads)
+        split = self._piece_split(laid_out.pieces[0], sequence, laid_out, threads)
         kernel = lstm_units_back if split.tasks else lstm_backward
         x = flat(sequence.array)
-        panels = self._backward_panels[int(plan.cells["widest"][0])]
+        panels = self._backward_panels[int(laid_out.cells["widest"][0])]
         with panels.borrow(threads) as packed, self.gradients.edit():
             dy, dh_n, dc_n, dx, dh0, dc0 = map(flat, arrays)
-            back = (call, plan.cells, flat(packed), dy, dh_n, dc_n, dx, dh0, dc0, workspace)
+            back = (call, laid_out.cells, flat(packed), dy, dh_n, dc_n, dx, dh0, dc0, workspace)
             gradients = self.gradients._writable
-            sums = (call, plan.cells, x, gradients, workspace)
-            for piece in plan.pieces_back:
+            sums = (call, laid_out.cells, x, gradients, workspace)
+            for piece in laid_out.pieces_back:
                 piece.select(call)
                 if checkpointed:
                     call["recomputed"] = 1
                     nowhere = (nothing, (nothing, nothing))
                     state = (nothing, nothing)
                     room = saved.workspace
-                    self._run(sequence, state, nowhere, plan, call, room, split, begins=False)
-                for start, stop in plan.spans_back(piece):
+                    self._run(sequence, state, nowhere, laid_out, call, room, split, begins=False)
+                for start, stop in laid_out.spans_back(piece):
                     call["start"], call["stop"] = start, stop
-                    workspace[plan.flags] = 0
+                    workspace[laid_out.flags] = 0
                     threading_of_kernels.share_out(kernel, back, split.workers)
                     operations = self.config.operations(stop - start, sequence.B)
                     workers = task_workers(threads, operations)
                     threading_of_kernels.share_out(lstm_gradients, sums, workers)
-            if plan.call["groups"][0] > 1:
+            if laid_out.call["groups"][0] > 1:
                 workers = pass_workers(threads, gradients.size)
                 threading_of_kernels.share_out(lstm_sums_of_groups, sums, workers)
             if tokens is not None:
-                rows = (call, plan.cells, flat(packed), x, dx, gradients, workspace)
+                rows = (call, laid_out.cells, flat(packed), x, dx, gradients, workspace)
                 threading_of_kernels.share_out(lstm_vocabulary_back, rows, split.workers)
 
     def workspace_nbytes(
@@ -757,8 +759,8 @@ class LSTM(Layer):
         steps, batch = integer("T", T, least=0), integer("B", B, least=0)
         segment = segment_steps(checkpoint, steps, batch)
         kept = boolean("training", training)
-        plan = self._layout(steps, batch, kept, self._threads(None), segment if kept else 0)
-        return plan.size * self.config.numpy_dtype.itemsize
+        laid_out = self._layout(steps, batch, kept, self._threads(None), segment if kept else 0)
+        return laid_out.size * self.config.numpy_dtype.itemsize
 
     def plan(self, T: int, B: int, *, training: bool = False) -> Plan:
         """Say what a call will run, and why.

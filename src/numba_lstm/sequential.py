@@ -18,6 +18,7 @@ from .parameters import Parameters
 from .schedule import projects_vocabulary
 from .storage import StoredModel
 from .stream import SequentialStream, State, Stream
+from .tape import Tape
 from .validation import (
     FloatArray,
     boolean,
@@ -143,6 +144,8 @@ class Sequential(StoredModel):
         named = {str(position): layer for position, layer in enumerate(layers)}
         self.parameters = Parameters.join({name: layer.parameters for name, layer in named.items()})
         self.gradients = Parameters.join({name: layer.gradients for name, layer in named.items()})
+        # Of each layer what it keeps stands on a tape of its own; here the axes beside features.
+        self._tape: Tape[tuple[int, ...]] = Tape("Sequential")
 
     @property
     def _lstms(self) -> list[LSTM]:
@@ -267,8 +270,25 @@ class Sequential(StoredModel):
         """Upper bound of threads of a call; None leaves it to the layers."""
         return self.threads if threads is None else threading_of_kernels.check(threads)
 
+    def _check_out(
+        self, out: Any, x: NDArray[Any], leading: tuple[int, ...], states: list[State | None]
+    ) -> None:
+        """Refuse an output that cannot be written to, ahead of all layers."""
+        if out is None:
+            return
+        y_shape = (*leading, _features(self.layers[-1])[1])
+        require_output("out", out, y_shape, self.parameters.dtype)
+        refuse_overlap("out", out, {"x": x})
+        for array in itertools.chain.from_iterable(state or () for state in states):
+            refuse_overlap("out", out, {"hx": array})
+
     def __call__(
-        self, x: Any, hx: Any = None, *, threads: int | None = None
+        self,
+        x: Any,
+        hx: Any = None,
+        *,
+        out: FloatArray | None = None,
+        threads: int | None = None,
     ) -> tuple[FloatArray, States]:
         """Run inference.
 
@@ -278,6 +298,8 @@ class Sequential(StoredModel):
             What the first layer takes.
         hx : tuple of (h, c), optional
             A pair of states for every LSTM, in order; zeros by default.
+        out : array, optional
+            Where to write y; it may overlap nothing.
         threads : int, optional
             Upper bound of threads for this call.
 
@@ -291,27 +313,35 @@ class Sequential(StoredModel):
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong kind or shape.
+            If an argument has the wrong kind, shape or layout; nothing is computed then.
         MemoryError
             If there is no room for the result.
         """
-        return self._infer(self.layers, x, hx, self._bound(threads))
+        return self._infer(self.layers, x, hx, out, self._bound(threads))
 
     def _infer(
-        self, layers: Sequence[AnyLayer], x: Any, hx: Any, threads: int | None
+        self,
+        layers: Sequence[AnyLayer],
+        x: Any,
+        hx: Any,
+        out: FloatArray | None,
+        threads: int | None,
     ) -> tuple[FloatArray, States]:
-        """Run inference of the first layers, all LSTMs among them."""
+        """Run inference of the first layers, all LSTMs among them; `out` is of the last layer."""
         x, states = self._checked(x, hx)
+        self._check_out(out, x, _leading_axes(self.layers[0], x), states)
         before = iter(states)
         after: list[State] = []
         for layer in layers:
+            y = out if layer is self.layers[-1] else None
             if isinstance(layer, LSTM):
-                x, state = layer(x, next(before), threads=threads)
+                target = None if y is None else (y, None)
+                x, state = layer(x, next(before), out=target, threads=threads)
                 after.append(state)
             elif isinstance(layer, Linear):
-                x = layer(x, threads=threads)
+                x = layer(x, out=y, threads=threads)
             else:
-                x = self._rows_of_tokens(layer, x)
+                x = self._rows_of_tokens(functools.partial(layer, out=y), x)
         return x, tuple(after)
 
     def _rows_of_tokens(
@@ -339,7 +369,7 @@ class Sequential(StoredModel):
     def _advance(self, x: Any, hx: Any) -> States:
         """Return the states after the last step; nothing runs that stands above the last LSTM."""
         last = max(place for place, layer in enumerate(self.layers) if isinstance(layer, LSTM))
-        return self._infer(self.layers[: last + 1], x, hx, self.threads)[1]
+        return self._infer(self.layers[: last + 1], x, hx, None, self.threads)[1]
 
     def stream(self, batch_size: int = 1, *, threads: int | None = None) -> SequentialStream:
         """Begin to run the model step by step, with states that are kept between calls.
@@ -373,9 +403,12 @@ class Sequential(StoredModel):
                 layers.append(functools.partial(layer, threads=most))
             else:
                 layers.append(layer)
-        shapes = [(rows, _features(layer)[1]) for layer in self.layers]
+        taken, _ = _features(self.layers[0])
+        x_shape = (rows,) if taken is None else (rows, taken)
+        shapes = [x_shape, *((rows, _features(layer)[1]) for layer in self.layers)]
+        batch_first = any(lstm.config.batch_first for lstm in self._lstms)
         run = functools.partial(self, threads=most)
-        return SequentialStream(layers, shapes, self.parameters.dtype, run)
+        return SequentialStream(layers, shapes, batch_first, self.parameters.dtype, run)
 
     def forward(
         self,
@@ -419,19 +452,30 @@ class Sequential(StoredModel):
         MemoryError
             If there is no room for the result.
         RuntimeError
-            If another thread is in `forward` or `backward` of a layer.
+            If another thread is in `forward` or `backward` of this model.
         """
         most = self._bound(threads)
         active = boolean("training", training)
         x, states = self._checked(x, hx)
         leading = _leading_axes(self.layers[0], x)
         self._check_segments(checkpoint, leading, most)
-        if out is not None:
-            y_shape = (*leading, _features(self.layers[-1])[1])
-            require_output("out", out, y_shape, self.parameters.dtype)
-            refuse_overlap("out", out, {"x": x})
-            for array in itertools.chain.from_iterable(state or () for state in states):
-                refuse_overlap("out", out, {"hx": array})
+        self._check_out(out, x, leading, states)
+        with self._tape.alone():
+            self._tape.clear()
+            results = self._forward(x, states, out, active, checkpoint, most)
+            self._tape.record(leading, self.parameters)
+        return results
+
+    def _forward(
+        self,
+        x: Any,
+        states: list[State | None],
+        out: FloatArray | None,
+        active: bool,
+        checkpoint: int | Literal["auto"] | None,
+        threads: int | None,
+    ) -> tuple[FloatArray, States]:
+        """Run all layers, each of which keeps what its `backward` needs."""
         before = iter(states)
         after: list[State] = []
         for position, layer in enumerate(self.layers, 1):
@@ -443,11 +487,11 @@ class Sequential(StoredModel):
                     out=None if y is None else (y, None),
                     training=active,
                     checkpoint=checkpoint,
-                    threads=most,
+                    threads=threads,
                 )
                 after.append(state)
             elif isinstance(layer, Linear):
-                x = layer.forward(x, out=y, threads=most)
+                x = layer.forward(x, out=y, threads=threads)
             else:
                 look_up = functools.partial(layer.forward, out=y)
                 x = self._rows_of_tokens(look_up, x, training=True)
@@ -491,26 +535,41 @@ class Sequential(StoredModel):
         MemoryError
             If there is no room for the result.
         RuntimeError
-            If there was no `forward`, or its `backward` was called, or the parameters have changed.
+            If there was no `forward`, or its `backward` was called, or the parameters have changed,
+            or if another thread is in `forward` or `backward` of this model.
         """
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
         most = self._bound(threads)
-        for layer in self.layers:
-            layer._tape.read(layer.parameters)
-        saved = [lstm._tape.read(lstm.parameters) for lstm in self._lstms]
-        axes = [call.sequence.axes for call in saved]
-        after = iter(reversed(self._states("dhx", dhx, axes)))
+        with self._tape.alone():
+            leading = self._tape.read(self.parameters)
+            for layer in self.layers:
+                layer._tape.read(layer.parameters)
+            states = self._states("dhx", dhx, [leading] * len(self._lstms))
+            results = self._backward(dy, states, wanted, added, most)
+            self._tape.clear()
+        return results
+
+    def _backward(
+        self,
+        dy: Any,
+        states: list[State | None],
+        wanted: bool,
+        added: bool,
+        threads: int | None,
+    ) -> tuple[FloatArray | None, States]:
+        """Go back through all layers."""
+        after = iter(reversed(states))
         before: list[State] = []
         for position, layer in reversed(list(enumerate(self.layers))):
             needed = wanted or position > 0
             if isinstance(layer, LSTM):
                 dy, state = layer.backward(
-                    dy, next(after), input_gradient=needed, accumulate=added, threads=most
+                    dy, next(after), input_gradient=needed, accumulate=added, threads=threads
                 )
                 before.append(state)
             elif isinstance(layer, Linear):
-                dy = layer.backward(dy, input_gradient=needed, accumulate=added, threads=most)
+                dy = layer.backward(dy, input_gradient=needed, accumulate=added, threads=threads)
             else:
                 layer.backward(dy, accumulate=added)
                 dy = None

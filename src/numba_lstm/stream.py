@@ -126,17 +126,21 @@ class Stream:
         shape = (config.cells, batch_size, config.hidden_size)
         self._h, self._c = aligned_zeros(shape, dtype), aligned_zeros(shape, dtype)
         self._before = aligned_zeros((2, *shape), dtype)
-        plan = layout(config, 1, batch_size, False, threads)
-        self._plan = plan
-        self._panels = panels[plan.form]
+        laid_out = layout(config, 1, batch_size, False, threads)
+        self._laid_out = laid_out
+        self._panels = panels[laid_out.form]
         self._x_shape = (batch_size, config.input_size)
         self._y_shape = (batch_size, config.output_size)
-        self._workers = plan.split.workers
-        self._workspace = Workspace(dtype).reserve(plan.size)
+        self._workers = laid_out.split.workers
+        self._workspace = Workspace(dtype).reserve(laid_out.size)
         self._lease: PackedCopy | None = None
         self._table = np.zeros(1, STEP)
         self._enter(
-            calls=plan.call, cells=plan.cells, h=self._h, c=self._c, workspace=self._workspace
+            calls=laid_out.call,
+            cells=laid_out.cells,
+            h=self._h,
+            c=self._c,
+            workspace=self._workspace,
         )
 
     def __reduce__(self) -> NoReturn:
@@ -160,7 +164,7 @@ class Stream:
             self._lease = None
             if lease is not None:
                 self._panels.give_back(lease)
-            lease = self._panels.lease(self._plan.split.copies)
+            lease = self._panels.lease(self._laid_out.split.copies)
             # The table first: an interruption in between must not leave it behind.
             self._enter(packed=lease.buffer)
             self._lease = lease
@@ -225,12 +229,12 @@ class Stream:
 
     def _share_out(self, packed: FloatArray, x: FloatArray, y: FloatArray) -> None:
         """Run a step on several threads."""
-        plan, h, c = self._plan, flat(self._h), flat(self._c)
+        laid_out, h, c = self._laid_out, flat(self._h), flat(self._c)
         kernel = lstm_forward
-        if plan.split.tasks:
+        if laid_out.split.tasks:
             kernel = lstm_units
-            self._workspace[plan.flags] = 0
-        arguments = (plan.call, plan.cells, packed, x, h, c, y, h, c, self._workspace)
+            self._workspace[laid_out.flags] = 0
+        arguments = (laid_out.call, laid_out.cells, packed, x, h, c, y, h, c, self._workspace)
         threading_of_kernels.share_out(kernel, arguments, self._workers)
 
     def process(self, chunk: Any, *, out: FloatArray | None = None) -> FloatArray:
@@ -321,25 +325,32 @@ class SequentialStream:
     layers : sequence of Stream or callable
         A stream for every LSTM; and the others, ``layer(x, out=)``.
     shapes : sequence of tuple of int
-        Shape of what each gives for one step.
+        Shape of what the first takes for one step, and of what each gives.
+    batch_first : bool
+        Whether a chunk is (B, T, ...).
     dtype : dtype
     run : callable
-        ``run(x, hx)``, inference of the model.
+        ``run(x, hx, out=)``, inference of the model.
     """
 
     def __init__(
         self,
         layers: Sequence[Stream | Callable[..., FloatArray]],
         shapes: Sequence[tuple[int, ...]],
+        batch_first: bool,
         dtype: np.dtype[Any],
         run: Callable[..., Any],
     ) -> None:
         self._layers = layers
         self._dtype = dtype
         self._run = run
-        self._shape = shapes[-1]
-        self.batch_size = self._shape[0]
-        self._between = [np.zeros(shape, dtype) for shape in shapes[:-1]]
+        self._batch_first = batch_first
+        self._x_shape, *between, self._y_shape = shapes
+        self.batch_size, *features = self._x_shape
+        self._meaning = f"{self.batch_size} = batch_size"
+        for taken in features:
+            self._meaning += f", {taken} = features of the first layer"
+        self._between = [np.zeros(shape, dtype) for shape in between]
         self._turn = _Turn()
 
     def __reduce__(self) -> NoReturn:
@@ -376,13 +387,9 @@ class SequentialStream:
         """
         mask = active_rows(active, self.batch_size)
         given = array_of_kind("x", x, "fiu", "an array of tokens or of real numbers")
-        if given.ndim == 0 or given.shape[0] != self.batch_size:
-            raise ValueError(
-                f"x must have {self.batch_size} rows, {self.batch_size} = batch_size; "
-                f"got shape {given.shape}"
-            )
-        y = np.empty(self._shape, self._dtype) if out is None else out
-        require_output("out", y, self._shape, self._dtype)
+        require_shape("x", given, self._x_shape, self._meaning)
+        y = np.empty(self._y_shape, self._dtype) if out is None else out
+        require_output("out", y, self._y_shape, self._dtype)
         refuse_overlap("out", y, {"x": given})
         value: Any = given
         with self._turn:
@@ -393,13 +400,16 @@ class SequentialStream:
                     value = layer(value, out=target)
         return y
 
-    def process(self, chunk: Any) -> FloatArray:
+    def process(self, chunk: Any, *, out: FloatArray | None = None) -> FloatArray:
         """Take several steps.
 
         Parameters
         ----------
         chunk : array
             What the model takes: (T, B) tokens or (T, B, I), batch first if its LSTMs are.
+        out : array, optional
+            (T, B, features), or batch first; where to write the output of the last layer. It may
+            not overlap the chunk.
 
         Returns
         -------
@@ -409,15 +419,22 @@ class SequentialStream:
         Raises
         ------
         TypeError, ValueError
-            If the chunk has the wrong kind or shape; the states are as they were then.
+            If an argument has the wrong kind, shape or layout; the states are as they were then.
         RuntimeError
             If another thread is in a call of this stream.
         """
+        given = array_of_kind("chunk", chunk, "fiu", "an array of tokens or of real numbers")
+        B, *features = self._x_shape
+        axes: list[int | str] = [B, "T"] if self._batch_first else ["T", B]
+        require_shape("chunk", given, [*axes, *features], self._meaning)
+        shape = (*given.shape[:2], *self._y_shape[1:])
+        y = np.empty(shape, self._dtype) if out is None else out
+        require_output("out", y, shape, self._dtype)
+        refuse_overlap("out", y, {"chunk": given})
         with self._turn:
-            y, after = self._run(chunk, self._states())
+            _, after = self._run(given, self._states(), out=y)
             self._enter_states(after)
-        result: FloatArray = y
-        return result
+        return y
 
     @property
     def state(self) -> tuple[State, ...]:

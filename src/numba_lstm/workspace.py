@@ -1,6 +1,6 @@
 """Every buffer that a call needs, laid out beforehand in one piece of memory.
 
-One table of (name, shape) per cell drives places, sizes and the tables that kernels read.
+Places are taken one behind another, and entered with all sizes in the tables that kernels read.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Piece:
         call["first_direction"], call["last_direction"] = self.directions
         call["start"], call["stop"], call["segment"] = self.start, self.stop, self.segment
         call["kept"] = self.start
-        # Both ends of a bidirectional layer begin with one of its outputs: all of them are held.
+        # The directions begin at opposite ends of the sequence: the outputs of all steps are held.
         call["held"] = self.start if call["directions"] == 1 else 0
 
 
@@ -437,7 +437,6 @@ def layout(
         first = places.take(count, FLOATS_OF_FLAG)
         sizes["flags"] = first
         flags = slice(first, places.size)
-    # An odd number of cache lines spreads the panels over the sets of a cache.
     sizes["room_rows"] = room_rows = B if training else rows
     count_of_rooms = 1
     if not split.tasks:
@@ -446,11 +445,12 @@ def layout(
         count_of_rooms = row_workers(threads, B, operations) if training else workers
     sizes["rooms"] = count_of_rooms
     terms = int(sizes["gate_steps"]) * room_rows
+    # An odd number of cache lines spreads the panels over the sets of a cache.
     gates_panel = terms * 4 * W + CACHE_LINE // itemsize
     # Tiles read whole vectors behind the last term.
     gates_size = H // W * gates_panel + (terms * (H % W) + W) * 4
     span = _span(config, T, B, pieces, cached) if training else 0
-    # Both ends of a bidirectional layer begin with one of the outputs: they are kept whole.
+    # The directions begin at opposite ends of the sequence: the outputs of all steps are kept.
     kept = T if D == 2 else steps
     outputs_size = B * config.output_size
     doutputs = []

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numba_lstm.kernels.gradient_tasks import BlockTerms
-from numba_lstm.kernels.rooms import number_of_term, number_terms, rows_in_room
+from numba_lstm.kernels.kept import kept_term
+from numba_lstm.kernels.rooms import number_terms, room_with, rows_in_room
 from numba_lstm.kernels.tables import CALL
 from numba_lstm.simd.pointer import address
 
@@ -47,7 +48,7 @@ def number_block(calls, kept, step, steps, row, rows, numbers):
 
 @numba.njit
 def number_of(calls, step, row):
-    return number_of_term(calls[0], step, row)
+    return kept_term(calls[0], step, room_with(calls[0], row), row)
 
 
 @given(st.integers(1, 40), st.integers(1, 7), st.integers(1, 9), st.integers(0, 5), st.data())

@@ -35,7 +35,7 @@ from .gradient_tasks import (
     tasks_of_gradients,
     workers_of_group,
 )
-from .kept import kept_hidden, outputs_row
+from .kept import kept_hidden, kept_term, outputs_row
 from .outer_products import (
     Ahead,
     Results,
@@ -47,7 +47,7 @@ from .outer_products import (
     share_ahead,
 )
 from .panels import gate_stride, gates_of_panel, panels_of, vectors_of_panel
-from .rooms import number_of_term, number_terms
+from .rooms import number_terms, room_with
 from .tables import ROOM_FOR_TERMS
 from .token_sums import sum_by_tokens
 from .transposition import transpose
@@ -225,6 +225,12 @@ def _features_of_block(call, cells, index, terms, x, workspace):
 
 
 @inlined
+def _first_term(call, block):
+    """Number of a block's first term among those whose gates training keeps."""
+    return kept_term(call, block.step, room_with(call, block.row), block.row)
+
+
+@inlined
 def _next_block(call, cells, index, terms, next_task, next_terms, x, workspace):
     """What a worker sums behind a block: the next one of its task, or the first of another task."""
     cell = cells[index]
@@ -232,10 +238,9 @@ def _next_block(call, cells, index, terms, next_task, next_terms, x, workspace):
     first, last = next_task.first, next_task.last
     x_first, x_count, h_first, h_count = _inputs_and_units_between(first, last, I, cell.hidden)
     x, h = _features_of_block(call, cells, index, next_terms, x, workspace)
-    number = number_of_term(call, terms.step - call.kept, terms.row)
     return NextBlock(
         next_task.first_panel,
-        number_of_term(call, next_terms.step - call.kept, next_terms.row) - number,
+        _first_term(call, next_terms) - _first_term(call, terms),
         Ahead(
             0,
             next_terms.steps * next_terms.rows,
@@ -405,7 +410,7 @@ def lstm_sums_of_groups(calls, cells, x, gradients, workspace, worker, workers):
     calls : (1,) array of CALL
     cells : (L D,) array of CELL
     x : array
-        Not read: what kernels share out need not be compiled for other arguments.
+        Not read: so the arguments are those of `lstm_gradients`, as `jit.compile_alike` needs them.
     gradients : array
         Flat gradients, accumulated into, or assigned.
     workspace : array

@@ -173,7 +173,7 @@ def outer_products(
     for tile in range(heights.count):
         keep_loop()
         rows = height_of(heights, tile)
-        # A single tile does not give the time.
+        # A single tile is done before what it asks for comes.
         asked, asked_row, step = following.start, 0, 0
         if heights.count > 1 and tile < WIDE:
             asked, asked_row = following.start + tile * apart, following.row

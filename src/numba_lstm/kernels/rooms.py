@@ -37,9 +37,15 @@ def whole_batch(call):
 
 
 @inlined
-def _room_of_row(call, row):
+def _number_of_room(call, row):
     """Number of the room that a row stands in."""
     return ((row + 1) * call.rooms - 1) // call.batch
+
+
+@inlined
+def room_with(call, row):
+    """The room that a row stands in."""
+    return room_of(call, _number_of_room(call, row))
 
 
 @inlined
@@ -58,12 +64,6 @@ def kept_row(room, steps, step, row):
 
 
 @inlined
-def number_of_term(call, step, row):
-    """Number of a term (t, row) among all that is kept, from a step so many before it on."""
-    return kept_row(room_of(call, _room_of_row(call, row)), call.gate_steps, step, row)
-
-
-@inlined
 def number_in_a_row(first, count, numbers):
     """Number so many terms that stand one behind another."""
     for k in range(count):
@@ -73,7 +73,7 @@ def number_in_a_row(first, count, numbers):
 @device
 def number_terms(call, kept, block, numbers):
     """Write the numbers that the terms of a block have among all that is kept from a step on."""
-    first_room, end = _room_of_row(call, block.row), block.row + block.rows
+    first_room, end = _number_of_room(call, block.row), block.row + block.rows
     for step in range(block.step - kept, block.step + block.steps - kept):
         row, number = block.row, first_room
         while row < end:
