@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..language_model import CharLanguageModel, Settings, python_reference
+from ..language_model import Settings, python_reference
 from ..language_model.corpus import Streams
-from ..losses import softmax_cross_entropy
-from ..optimizers import Adam
-from ..trainer import Trainer
 from ..validation import FloatArray, integer
 from .comparison import MismatchError, check_threads
 from .engines import OWN
@@ -102,10 +99,8 @@ class OwnLearner(Learner):
 
     def __init__(self, task: TrainingTask) -> None:
         super().__init__(task)
-        self._model = _language_model(task.settings, task.vocabulary, task.threads)
-        optimizer = Adam(self._model.parameters, lr=task.settings.learning_rate)
-        clip = task.settings.clip
-        self._trainer = Trainer(self._model, softmax_cross_entropy, optimizer, clip=clip)
+        self._model = task.settings.model(task.vocabulary, task.threads)
+        self._trainer = task.settings.trainer(self._model)
         self._state: Any = None
 
     @property
@@ -304,26 +299,13 @@ def compare_training(
     return TrainingComparison(settings, threads, trainings, {**skipped, **field.failed})
 
 
-def _language_model(settings: Settings, vocabulary: str, threads: int) -> CharLanguageModel:
-    """Build the model of a training run."""
-    return CharLanguageModel(
-        vocabulary,
-        hidden_size=settings.hidden,
-        num_layers=settings.layers,
-        embedding_dim=settings.embedding,
-        dropout=settings.dropout,
-        threads=threads,
-        seed=settings.seed,
-    )
-
-
 def _task(settings: Settings, threads: int, count: int) -> TrainingTask:
     """Cut windows out of the text; draw the weights."""
     corpus = python_reference()
     streams = Streams(corpus.vocabulary.encode(corpus.training), settings.batch, settings.steps)
     windows = [streams.window(index) for index in range(min(count, streams.windows))]
     inputs, targets = (np.stack(part) for part in zip(*windows, strict=True))
-    model = _language_model(settings, corpus.vocabulary.characters, threads)
+    model = settings.model(corpus.vocabulary.characters, threads)
     weights = {
         **{f"embedding.{name}": array for name, array in model.embedding.parameters.items()},
         **{f"lstm.{name}": array for name, array in model.lstm.state_dict().items()},

@@ -90,6 +90,44 @@ class Settings:
         number("clip", self.clip, above=0.0)
         integer("seed", self.seed, least=0)
 
+    def model(self, characters: str, threads: int | None = None) -> CharLanguageModel:
+        """Return the untrained model over some characters.
+
+        Parameters
+        ----------
+        characters : str
+            All different.
+        threads : int, optional
+            Upper bound of threads for a call.
+
+        Returns
+        -------
+        CharLanguageModel
+        """
+        return CharLanguageModel(
+            characters,
+            hidden_size=self.hidden,
+            num_layers=self.layers,
+            embedding_dim=self.embedding,
+            dropout=self.dropout,
+            threads=threads,
+            seed=self.seed,
+        )
+
+    def trainer(self, model: CharLanguageModel) -> Trainer:
+        """Return what trains a model.
+
+        Parameters
+        ----------
+        model : CharLanguageModel
+
+        Returns
+        -------
+        Trainer
+        """
+        optimizer = Adam(model.parameters, lr=self.learning_rate)
+        return Trainer(model, softmax_cross_entropy, optimizer, clip=self.clip)
+
 
 @dataclass
 class Progress:
@@ -223,17 +261,8 @@ class TrainingRun:
             raise ValueError(
                 f"the held-out text must have at least 2 characters; got {len(corpus.held_out)}"
             )
-        self.model = CharLanguageModel(
-            vocabulary.characters,
-            hidden_size=settings.hidden,
-            num_layers=settings.layers,
-            embedding_dim=settings.embedding,
-            dropout=settings.dropout,
-            threads=threads,
-            seed=settings.seed,
-        )
-        optimizer = Adam(self.model.parameters, lr=settings.learning_rate)
-        self._trainer = Trainer(self.model, softmax_cross_entropy, optimizer, clip=settings.clip)
+        self.model = settings.model(vocabulary.characters, threads)
+        self._trainer = settings.trainer(self.model)
         self.progress = Progress()
         self._state: States | None = None
         self._interruption = _Interruption()
