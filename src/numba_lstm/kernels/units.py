@@ -27,6 +27,9 @@ from .forward import (
 from .panels import panels_of
 from .rooms import whole_batch
 from .workers import (
+    BEGIN,
+    END,
+    STEPS,
     cell_of_task,
     claim_next_task,
     complete_layer,
@@ -55,8 +58,8 @@ def _fetch_hidden(cell, rows, walk):
 def _stage(own, layer, direction, stage, kind, past, some, helping):
     """Take part in a stage of a direction, or of both from it on.
 
-    0 projects a chunk of inputs, 1 takes some steps, 2 ends them. Returns whether it took over
-    others' tasks; whoever is `helping` has done so in the stage before, and does not wait for them.
+    Before some steps their inputs are projected. Returns whether others' tasks were taken over;
+    whoever is `helping` has done so in the stage before, and does not wait for them.
     """
     call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers = own
     B = call.batch
@@ -78,11 +81,11 @@ def _stage(own, layer, direction, stage, kind, past, some, helping):
         weights = address(packed, cell.panels)
         where = Surroundings(source, y, workspace, scratch, 0, whole_batch(call))
         walk = walk_from(call, cells, index, past, where)
-        if kind == 1:
+        if kind == STEPS:
             if call.tasks > 1:
                 _fetch_hidden(cell, B, walk)
             run_steps(call, cell, weights, panel, last, B, some, walk, past)
-        elif kind == 0:
+        elif kind == BEGIN:
             if past == 0 and part == 0:
                 begin_states(call, cell, index, h0, c0, 0, B, walk, workspace)
             if call.ahead > 0:
@@ -137,12 +140,12 @@ def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, 
             # The first chunk puts the states in their places as well.
             for past in range(0, max(1, steps), chunk):
                 end = min(steps, past + chunk)
-                helping = _stage(own, layer, direction, stage, 0, past, end - past, helping)
+                helping = _stage(own, layer, direction, stage, BEGIN, past, end - past, helping)
                 stage += 1
                 for step in range(past, end, together):
                     some = min(together, end - step)
-                    helping = _stage(own, layer, direction, stage, 1, step, some, helping)
+                    helping = _stage(own, layer, direction, stage, STEPS, step, some, helping)
                     stage += 1
-            helping = _stage(own, layer, direction, stage, 2, steps, 0, helping)
+            helping = _stage(own, layer, direction, stage, END, steps, 0, helping)
             stage += 1
     restore_mode(mode)

@@ -21,6 +21,9 @@ from .backward import (
 from .panels import panels_of
 from .rooms import whole_batch
 from .workers import (
+    BEGIN,
+    END,
+    STEPS,
     cell_of_task,
     claim_next_task,
     complete_layer,
@@ -65,8 +68,7 @@ def _take_steps(call, cells, index, packed, dy, workspace, scratch, panel, last,
 def _stage(own, layer, direction, stage, kind, later, some, helping):
     """Take part in a stage of a direction, or of both from it on.
 
-    0 begins them, 1 takes some steps, 2 ends them, and gives dx once all are through. Returns
-    whether others' tasks were taken over, as in `units`.
+    The last one gives dx, once all are through. Returns whether others' tasks were taken over.
     """
     call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers = own
     B, steps = call.batch, call.stop - call.start
@@ -82,13 +84,13 @@ def _stage(own, layer, direction, stage, kind, later, some, helping):
             continue
         has_helped = has_helped or helped
         index, part = cell_of_task(call, layer, direction, task)
-        if kind == 1:
+        if kind == STEPS:
             panel = _first_panel(part, call.tasks, panels)
             last = _first_panel(part + 1, call.tasks, panels)
             _take_steps(
                 call, cells, index, packed, dy, workspace, scratch, panel, last, later, some
             )
-        elif kind == 0:
+        elif kind == BEGIN:
             if part == 0:
                 begin_back(call, cells, index, dh_n, dc_n, workspace, 0, B, room)
         else:
@@ -140,11 +142,11 @@ def lstm_units_back(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspac
     for above in range(call.last_layer - call.first_layer):
         layer = call.last_layer - 1 - above
         for direction in range(call.first_direction, call.last_direction, directions_abreast(call)):
-            helping = _stage(own, layer, direction, stage, 0, 0, 0, helping)
+            helping = _stage(own, layer, direction, stage, BEGIN, 0, 0, helping)
             stage += 1
             for later in range(0, stages, together):
-                helping = _stage(own, layer, direction, stage, 1, later, together, helping)
+                helping = _stage(own, layer, direction, stage, STEPS, later, together, helping)
                 stage += 1
-            helping = _stage(own, layer, direction, stage, 2, 0, 0, helping)
+            helping = _stage(own, layer, direction, stage, END, 0, 0, helping)
             stage += 1
     restore_mode(mode)

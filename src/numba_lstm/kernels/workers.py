@@ -7,6 +7,8 @@ from ..simd.atomic import claim, let_others_run, observed, pause, publish
 from ..simd.pointer import address
 from .tables import FLOATS_OF_FLAG
 
+# Kinds of stages: what comes before some steps, the steps, and what comes behind all of them.
+BEGIN, STEPS, END = 0, 1, 2
 # Looks at a counter before the core is offered to others.
 _LOOKS = 2000
 # Looks at what another worker has to do before it is taken over, if nobody has begun: some 3 us on
