@@ -335,8 +335,9 @@ class Sequential(StoredModel):
         for layer in layers:
             y = out if layer is self.layers[-1] else None
             if isinstance(layer, LSTM):
-                target = None if y is None else (y, None)
-                x, state = layer(x, next(before), out=target, threads=threads)
+                x, state = layer(
+                    x, next(before), out=None if y is None else (y, None), threads=threads
+                )
                 after.append(state)
             elif isinstance(layer, Linear):
                 x = layer(x, out=y, threads=threads)
@@ -478,8 +479,8 @@ class Sequential(StoredModel):
         """Run all layers, each of which keeps what its `backward` needs."""
         before = iter(states)
         after: list[State] = []
-        for position, layer in enumerate(self.layers, 1):
-            y = out if position == len(self.layers) else None
+        for layer in self.layers:
+            y = out if layer is self.layers[-1] else None
             if isinstance(layer, LSTM):
                 x, state = layer.forward(
                     x,
