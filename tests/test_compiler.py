@@ -30,19 +30,21 @@ def test_what_is_left_out_is_known_to_numba():
 
 @jit.device
 def _mixed(count, number, values):
-    return count + count, count + number, number + number, values[0] + count, count / 2, count // 2
+    mixed = count + count, count + number, number + number, values[0] + count
+    return (*mixed, count / 2, count // 2, count**2, count > 2, 2 - count)
 
 
-@jit.kernel
+# `jit.kernel` would find it by the digest of the package, which tests are no part of.
+@numba.njit(error_model="numpy")
 def _mix(count, number, values):
     return _mixed(count, number, values)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("number", [0.5, 1j], ids=["real", "complex"])
-def test_operators_are_remembered_by_the_types_that_they_are_between(dtype, number):
+def test_operators_do_what_they_do_between_these_types(dtype, number):
     values = np.full(2, 0.25, dtype)
-    expected = (6, 3 + number, number + number, 3.25, 1.5, 1)
+    expected = (6, 3 + number, number + number, 3.25, 1.5, 1, 9, True, -1)
     for _ in range(2):
         results = _mix(3, number, values)
         assert results == expected
