@@ -24,7 +24,7 @@ def choose(monkeypatch):
     def set_choice(widest, ahead, cached):
         monkeypatch.setattr(workspace, "widest_for_rows", lambda rows: widest)
         monkeypatch.setattr(workspace, "projects_ahead", lambda *arguments: ahead)
-        monkeypatch.setattr(workspace, "cached_numbers", lambda itemsize: cached)
+        monkeypatch.setattr(cpu, "cached_numbers", lambda itemsize: cached)
         monkeypatch.setattr(workspace, "are_distant", lambda *arguments: cached == SMALL)
         layout.cache_clear()
 

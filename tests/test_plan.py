@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import numba_lstm as nl
-from numba_lstm import workspace
 from numba_lstm.simd import cpu
 from numba_lstm.workspace import PanelForm, layout
 from schedules import laid_out_with
@@ -62,7 +61,7 @@ def test_a_small_batch_of_distant_weights_is_shared_by_units(two_threads, traini
     lstm = nl.LSTM(H, H)
     for numbers, B, split in ((H * H, 20, "units"), (H * H, 80, "rows"), (H**3, 20, "rows")):
         layout.cache_clear()
-        monkeypatch.setattr(workspace, "cached_numbers", lambda itemsize, kept=numbers: kept)
+        monkeypatch.setattr(cpu, "cached_numbers", lambda itemsize, kept=numbers: kept)
         assert lstm.plan(50, B, training=training).split == split
     layout.cache_clear()
 
@@ -149,7 +148,7 @@ def test_full_tiles_share_out_rows_where_weights_are_near(
     two_threads, monkeypatch, near, B, H, split
 ):
     monkeypatch.setattr(cpu, "level3_is_near", lambda: near)
-    with laid_out_with(cached_numbers=lambda itemsize: (1 << 19) // itemsize):
+    with laid_out_with("simd.cpu", cached_numbers=lambda itemsize: (1 << 19) // itemsize):
         assert nl.LSTM(H, H).plan(30, B).split == split
 
 
@@ -179,7 +178,7 @@ def test_inputs_are_projected_ahead_where_weights_are_distant(
     lstm = nl.LSTM(I, 64, threads=1)
     assert not lstm.plan(T, B, training=training).steps_ahead
     monkeypatch.setattr(cpu, "level3_is_near", lambda: near)
-    with laid_out_with(cached_numbers=lambda itemsize: 1000):
+    with laid_out_with("simd.cpu", cached_numbers=lambda itemsize: 1000):
         assert bool(lstm.plan(T, B, training=training).steps_ahead) is ahead
 
 
@@ -189,7 +188,7 @@ def test_weights_beyond_half_of_level3_are_distant(monkeypatch):
     weights = 4 * 64 * 128 * 4
     for level3, ahead in ((2 * weights, False), (2 * weights - 1, True)):
         monkeypatch.setattr(cpu, "cache_sizes", lambda size=level3: (1 << 15, 1 << 20, size))
-        with laid_out_with(cached_numbers=lambda itemsize: 1000):
+        with laid_out_with("simd.cpu", cached_numbers=lambda itemsize: 1000):
             assert bool(lstm.plan(50, 20).steps_ahead) is ahead
 
 

@@ -120,7 +120,7 @@ def stages_preferred():
 
 def small_cache(numbers):
     """A CPU whose L2 cache keeps so few numbers that sums go on panel by panel in stretches."""
-    return laid_out_with(cached_numbers=lambda itemsize: numbers)
+    return laid_out_with("simd.cpu", cached_numbers=lambda itemsize: numbers)
 
 
 def check(case, random):

@@ -15,6 +15,7 @@ from numba_lstm.kernels.kept import kept_term
 from numba_lstm.kernels.rooms import room_with
 from numba_lstm.kernels.tables import BLOCK_TERMS, CALL
 from numba_lstm.kernels.token_sums import group_tokens
+from numba_lstm.simd import cpu
 from numba_lstm.workspace import layout
 from schedules import SCHEDULES
 
@@ -98,15 +99,15 @@ def test_tables_are_projected_where_tokens_are_many(kernels):
     ],
 )
 def test_rows_are_projected_for_time_and_not_for_memory(
-    rows, features, hidden, training, projected
+    rows, features, hidden, training, projected, monkeypatch
 ):
     config = nl.LSTM(features, hidden).config
     for cached, found in ((0, projected), (1 << 40, projected or rows in (100, 800))):
+        monkeypatch.setattr(cpu, "cached_numbers", lambda itemsize, numbers=cached: numbers)
         decision = schedule.projects_vocabulary(
             config,
             rows,
             1024 if rows else 0,
-            cached,
             training=training,
         )
         assert decision is found
@@ -167,7 +168,7 @@ def test_workers_and_checkpoints_change_no_bit(case, schedule_of_workers, near, 
     monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
     monkeypatch.setattr(schedule, "_NUMBERS_PER_WORKER", 1)
     if not near:  # workers share out units of larger batches as well, and spans are short
-        monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize: 1000)
+        monkeypatch.setattr("numba_lstm.simd.cpu.cached_numbers", lambda itemsize: 1000)
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
     monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
     layout.cache_clear()

@@ -30,7 +30,7 @@ from .validation import (
     require_output,
     require_shape,
 )
-from .workspace import WorkspacePool, cached_numbers
+from .workspace import WorkspacePool
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Linear(Layer):
         try:
             scratches = workspace.reserve(workers * self._tile_size)
             with panels.borrow(workers) as packed:
-                cached = cached_numbers(out.itemsize)
+                cached = cpu.cached_numbers(out.itemsize)
                 sizes = (rows, source.shape[-1], packed, out.shape[-1], cached)
                 threading_of_kernels.share_out(
                     linear_product,

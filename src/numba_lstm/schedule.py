@@ -109,7 +109,7 @@ class Split:
     abreast: int = 1
 
 
-def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int) -> Split:
+def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
     """Decide how inference is shared out.
 
     Parameters
@@ -118,8 +118,6 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: in
     T, B : int
     threads : int
         Upper bound.
-    cached : int
-        Numbers of a matrix that a core's L2 cache keeps: half of it.
 
     Returns
     -------
@@ -131,9 +129,9 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: in
     if threads == 1:
         return Split(1, 0, "one thread is allowed")
     most = min(threads, operations // _OPERATIONS_PER_WORKER)
-    split = _split_of_stages(config, T, B, min(most, operations // _OPERATIONS_OF_A_WAVE), cached)
+    split = _split_of_stages(config, T, B, min(most, operations // _OPERATIONS_OF_A_WAVE))
     if split is None:
-        split = _split_of_units(config, T, B, most, cached, training=False)
+        split = _split_of_units(config, T, B, most, training=False)
     if split is not None:
         return split
     workers = row_workers(threads, B, operations)
@@ -142,11 +140,11 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int, cached: in
     reason = _ROWS_APART.format(-(-B // workers))
     # Of weights that L2 holds every worker reads its own: two that read the same slow one another
     # down (B64 H128 277 and 292 GFLOP/s, B20 H200 274 and 290).
-    copies = workers if _held(config, cached) else 1
+    copies = workers if _held(config) else 1
     return Split(workers, 0, reason, copies=copies)
 
 
-def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int) -> Split | None:
+def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int) -> Split | None:
     """Share out projections and recurrences, if that brings few rows more than sharing out units.
 
     L2 has to hold the recurrent weights, which every step reads; a chunk of steps reads those of
@@ -159,7 +157,7 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int, cached: int)
     few = 0 < B <= FEW_ROWS
     if most < 2 or config.directions == 2 or not few or T < _FEWEST_STEPS_OF_STAGES:
         return None
-    if _held_numbers(cached) < 4 * H * H:
+    if _held_numbers(config) < 4 * H * H:
         return None
     recurrence = _recurrence(config, B)
     # What is projected for a single layer always crosses from one core to another.
@@ -222,18 +220,23 @@ def _bytes(config: LSTMConfig) -> int:
     return _weights(config) * config.numpy_dtype.itemsize
 
 
-def _held_numbers(cached: int) -> int:
+def _cached(config: LSTMConfig) -> int:
+    """Numbers of a matrix that L2 keeps from one use to the next."""
+    return cpu.cached_numbers(config.numpy_dtype.itemsize)
+
+
+def _held_numbers(config: LSTMConfig) -> int:
     """Numbers of weights that L2 holds, with seven eighths of its room.
 
-    Sharing out rows and units is as fast at 1.6 to 2 times `cached` (B16 H232 270 and 293 GFLOP/s,
-    B20 307 and 298).
+    Sharing out rows and units is as fast with 1.6 to 2 times of half of it (B16 H232 270 and 293
+    GFLOP/s, B20 307 and 298).
     """
-    return cached * 7 // 4
+    return _cached(config) * 7 // 4
 
 
-def _held(config: LSTMConfig, cached: int) -> bool:
+def _held(config: LSTMConfig) -> bool:
     """Whether L2 holds the weights of any direction of a layer."""
-    return _weights(config) <= _held_numbers(cached)
+    return _weights(config) <= _held_numbers(config)
 
 
 def _near(config: LSTMConfig, rows: int) -> bool:
@@ -272,7 +275,7 @@ def _gain_of_units(config: LSTMConfig, terms: int, workers: int) -> float:
 
 
 def _split_of_units(
-    config: LSTMConfig, T: int, B: int, most: int, cached: int, *, training: bool
+    config: LSTMConfig, T: int, B: int, most: int, *, training: bool
 ) -> Split | None:
     """Share out directions or units, if the weights are what so many workers at most wait for."""
     abreast = _directions_abreast(config)
@@ -283,9 +286,9 @@ def _split_of_units(
         return directions
     if not 0 < B <= max(FEW_ROWS, most * _ROWS_OF_DISTANT_WEIGHTS):
         return None
-    if B > FEW_ROWS and (_held(config, cached) or _near(config, -(-B // most))):
+    if B > FEW_ROWS and (_held(config) or _near(config, -(-B // most))):
         return None
-    ahead = projects_ahead(config, T, B, training, cached)
+    ahead = projects_ahead(config, T, B, training)
     read = abreast * _bytes_of_step(config, config.hidden_size if ahead else config.most_terms)
     panels = _panels(config)
     # As many in each direction: one more would leave a share to be taken after the others.
@@ -302,7 +305,7 @@ def _split_of_units(
     return Split(workers, workers // abreast, reason, abreast=abreast)
 
 
-def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int) -> Split:
+def training_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
     """Decide how training is shared out.
 
     Parameters
@@ -311,15 +314,13 @@ def training_split(config: LSTMConfig, T: int, B: int, threads: int, cached: int
     T, B : int
     threads : int
         Upper bound.
-    cached : int
-        Numbers of a matrix that a core's L2 cache keeps: half of it.
 
     Returns
     -------
     Split
         With all threads for workers: weight gradients have tasks of their own.
     """
-    units = _split_of_units(config, T, B, threads, cached, training=True) if threads > 1 else None
+    units = _split_of_units(config, T, B, threads, training=True) if threads > 1 else None
     if units is not None:
         # The recurrent product gives the gradients of four panels of units at once.
         tasks = min(units.tasks, -(-_panels(config) // 4))
@@ -385,7 +386,7 @@ def piece_split(split: Split, directions: int, threads: int, B: int, operations:
     return Split(workers, 0, _ROWS_APART.format(-(-B // workers)))
 
 
-def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, cached: int) -> bool:
+def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool) -> bool:
     """Whether the inputs of several steps are projected ahead of the recurrence.
 
     Taking several steps as its rows, where that is possible, a tile is full, and reads the inputs'
@@ -397,8 +398,6 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
     steps, rows : int
         Steps at hand, of the call or of a segment, and rows of a worker.
     training : bool
-    cached : int
-        Numbers of a matrix that a core's L2 cache keeps: half of it.
 
     Returns
     -------
@@ -406,7 +405,7 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
     """
     if rows <= FEW_ROWS:
         return steps > 1
-    if steps < _FEWEST_STEPS_PROJECTED or not are_distant(config, cached):
+    if steps < _FEWEST_STEPS_PROJECTED or not are_distant(config):
         return False
     if training:  # which keeps the gates anyway
         return rows <= _ROWS_PROJECTED_IN_TRAINING
@@ -414,7 +413,7 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool, ca
     return rows <= _ROWS_PROJECTED * min(1, inputs_by_units)
 
 
-def are_distant(config: LSTMConfig, cached: int) -> bool:
+def are_distant(config: LSTMConfig) -> bool:
     """Whether weights come from beyond L2, and not from a near L3, of which they fill half at most.
 
     Then the tiles of a step ask for what comes next; from a near L3 it comes as fast without.
@@ -425,8 +424,6 @@ def are_distant(config: LSTMConfig, cached: int) -> bool:
     Parameters
     ----------
     config : LSTMConfig
-    cached : int
-        Numbers of a matrix that a core's L2 cache keeps: half of it.
 
     Returns
     -------
@@ -434,12 +431,10 @@ def are_distant(config: LSTMConfig, cached: int) -> bool:
     """
     _, _, level3 = cpu.cache_sizes()
     near = cpu.level3_is_near() and 2 * _bytes(config) <= level3
-    return _weights(config) > cached and not near
+    return _weights(config) > _cached(config) and not near
 
 
-def projects_vocabulary(
-    config: LSTMConfig, rows: int, tokens: int, cached: int, *, training: bool
-) -> bool:
+def projects_vocabulary(config: LSTMConfig, rows: int, tokens: int, *, training: bool) -> bool:
     """Whether the rows of a table are projected, and not the row of every token.
 
     Parameters
@@ -448,8 +443,6 @@ def projects_vocabulary(
     rows : int
         That occur.
     tokens : int
-    cached : int
-        Numbers of a matrix that a core's L2 cache keeps: half of it.
     training : bool
         Whether the gradients of table and weights are wanted as well: two products more.
 
@@ -468,7 +461,7 @@ def projects_vocabulary(
     spared = tokens * config.input_size * (2 if training else 1)
     if training:
         spared += tokens * units
-    return saved > _INPUTS_PER_LOOK_UP * tokens and kept <= max(spared, cached)
+    return saved > _INPUTS_PER_LOOK_UP * tokens and kept <= max(spared, _cached(config))
 
 
 def worth_sharing(operations: int) -> bool:

@@ -29,7 +29,7 @@ from .validation import (
     state_pair,
     string,
 )
-from .workspace import cached_numbers, segment_steps
+from .workspace import segment_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -358,7 +358,6 @@ class Sequential(StoredModel):
                 projects_vocabulary,
                 above.config,
                 tokens=tokens.size,
-                cached=cached_numbers(self.parameters.dtype.itemsize),
                 training=training,
             )
             if projects(1):  # were there only one row; to number the tokens takes longer

@@ -41,7 +41,7 @@ from .schedule import (
 from .simd import cpu
 from .validation import FloatArray, integer
 
-# Backward goes at once through as many steps as have so many times `cached_numbers` of gates.
+# Backward goes at once through as many steps as have so many times `cpu.cached_numbers` of gates.
 _SPAN = 6
 # Rows whose distance is a multiple of this fall into the same sets of the L1 cache.
 _ALIASING_BYTES = 4096
@@ -284,23 +284,6 @@ class Layout:
             yield start, min(piece.stop, start + self.span)
 
 
-def cached_numbers(itemsize: int) -> int:
-    """Numbers of a matrix that a core's L2 cache keeps from one use to the next: half of it."""
-    _, level2, _ = cpu.cache_sizes()
-    return level2 // 2 // itemsize
-
-
-def _numbers_cached_in_part(itemsize: int) -> int:
-    """Numbers of the largest matrix of which L3 keeps a good part: half as many again as it holds.
-
-    To go through it to and fro finds what the last step read at its end. Larger ones are read as
-    fast or faster from the front every time (one row, one thread, an L3 of 32 MiB, GFLOP/s to and
-    fro and from the front: H 512 103 and 89, H 1024 96 and 95, H 1500 73 and 74, H 2048 43 and 48).
-    """
-    _, _, level3 = cpu.cache_sizes()
-    return level3 * 3 // 2 // itemsize
-
-
 def _strides(config: LSTMConfig, T: int, B: int, features: int) -> tuple[int, int]:
     """Distances, in numbers, from step to step and from row to row; B is 1 without a batch."""
     if config.batch_first:
@@ -402,24 +385,24 @@ def layout(
     sizes["y_step"], sizes["y_row"] = _strides(config, T, B, config.output_size)
     sizes["last_layer"], sizes["last_direction"], sizes["stop"] = L, D, T
     sizes["training"] = training
-    cached = cached_numbers(itemsize)
+    cached = cpu.cached_numbers(itemsize)
     # What is looked up takes next to no time.
     worked = replace(config, input_size=1) if vocabulary else config
     if training:
-        split = training_split(worked, T, B, threads, cached)
+        split = training_split(worked, T, B, threads)
     else:
-        split = inference_split(worked, T, B, threads, cached)
+        split = inference_split(worked, T, B, threads)
     workers = split.workers
     rows = B if split.tasks else -(-B // workers)
     if split.wave:
         sizes["wave"] = _steps_ahead(config, split.wave, rows)
         # The inputs of a chunk are projected while the one before is gone through.
         sizes["ahead"] = 2 * sizes["wave"]
-    elif vocabulary or projects_ahead(config, steps, rows, training, cached):
+    elif vocabulary or projects_ahead(config, steps, rows, training):
         sizes["ahead"] = _steps_ahead(config, steps, rows)
     sizes["gate_steps"] = steps if training else sizes["ahead"]
-    sizes["cached"], sizes["cached_in_part"] = cached, _numbers_cached_in_part(itemsize)
-    sizes["asked"] = are_distant(config, cached)
+    sizes["cached"], sizes["cached_in_part"] = cached, cpu.numbers_cached_in_part(itemsize)
+    sizes["asked"] = are_distant(config)
     sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
     panels = -(-H // W)
     # Sums of a tile; or of all rows, where they wait for the next stretch of terms and not in the

@@ -35,7 +35,7 @@ SIZES = pytest.mark.parametrize(
 @pytest.fixture
 def distant_weights(monkeypatch):
     """An L2 cache so small that larger batches share out units as well."""
-    monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize: 1000)
+    monkeypatch.setattr("numba_lstm.simd.cpu.cached_numbers", lambda itemsize: 1000)
 
 
 @SIZES

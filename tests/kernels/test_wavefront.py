@@ -56,7 +56,7 @@ def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_worke
 
 def test_stages_are_shared_out_where_that_gains(monkeypatch):
     monkeypatch.setattr("numba_lstm.threads.available", lambda: 2)
-    monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize: 10**9)
+    monkeypatch.setattr("numba_lstm.simd.cpu.cached_numbers", lambda itemsize: 10**9)
 
     def split(T, B, I, H, L, **options):
         return nl.LSTM(I, H, L, **options).plan(T, B).split
@@ -76,5 +76,5 @@ def test_stages_are_shared_out_where_that_gains(monkeypatch):
     recurrent = 4 * 64 * 64
     for numbers, found in ((recurrent, True), (recurrent // 2, False)):  # held, or read from afar
         layout.cache_clear()
-        monkeypatch.setattr("numba_lstm.workspace.cached_numbers", lambda itemsize, n=numbers: n)
+        monkeypatch.setattr("numba_lstm.simd.cpu.cached_numbers", lambda itemsize, n=numbers: n)
         assert (split(500, 1, 64, 64, 2) == "stages") is found

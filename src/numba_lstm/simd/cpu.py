@@ -96,6 +96,23 @@ def cache_sizes() -> tuple[int, int, int]:
     return sizes[1], sizes[2], sizes[3]
 
 
+def cached_numbers(itemsize: int) -> int:
+    """Numbers of a matrix that a core's L2 cache keeps from one use to the next: half of it."""
+    _, level2, _ = cache_sizes()
+    return level2 // 2 // itemsize
+
+
+def numbers_cached_in_part(itemsize: int) -> int:
+    """Numbers of the largest matrix of which L3 keeps a good part: half as many again as it holds.
+
+    To go through it to and fro finds what the last step read at its end. Larger ones are read as
+    fast or faster from the front every time (one row, one thread, an L3 of 32 MiB, GFLOP/s to and
+    fro and from the front: H 512 103 and 89, H 1024 96 and 95, H 1500 73 and 74, H 2048 43 and 48).
+    """
+    _, _, level3 = cache_sizes()
+    return level3 * 3 // 2 // itemsize
+
+
 def level3_is_near() -> bool:
     """Whether a core reads its L3 cache at more than half the pace of L2: so on AMD's Zen.
 
