@@ -4,11 +4,11 @@ import threading
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from numba_lstm.workspace import layout
+from numba_lstm.layout import layout
 
 
 @contextmanager
-def laid_out_with(module="workspace", **replaced):
+def laid_out_with(module="layout", **replaced):
     """Layouts of the present calls only, with something else in a module that makes them."""
     layout.cache_clear()
     try:

@@ -29,7 +29,7 @@ ORDER = re.findall(
     kernels.units_back kernels.wavefront kernels.step kernels.rows
     kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes
     validation memory config parameters initialization storage
-    schedule threads packing tape workspace plan
+    pieces schedule layout plan threads packing tape workspace
     stream layer lstm embedding linear sequential losses optimizers trainer warmup
     numba_lstm
     language_model.corpus language_model.model language_model.run language_model.plot

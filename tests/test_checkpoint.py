@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import numba_lstm as nl
-from numba_lstm import workspace
+from numba_lstm.layout import layout
+from numba_lstm.pieces import segment_steps
 from schedules import laid_out_with
 
 
@@ -47,8 +48,8 @@ def test_same_bits(T, B, sizes, bidirectional, dropout, threads, checkpoint):
 
 def spans(lstm, T, B, checkpoint, threads):
     """Steps that backward goes through at once, in the order in which it does."""
-    segment = workspace.segment_steps(checkpoint, T, B)
-    plan = workspace.layout(lstm.config, T, B, True, threads, segment)
+    segment = segment_steps(checkpoint, T, B)
+    plan = layout(lstm.config, T, B, True, threads, segment)
     return [span for piece in plan.pieces_back for span in plan.spans_back(piece)]
 
 

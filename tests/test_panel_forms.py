@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 import numba_lstm as nl
-from numba_lstm import workspace
 from numba_lstm.kernels.gemm import NARROW, ROWS, WIDE, widest_for_rows
+from numba_lstm.layout import PanelForm, layout
 from numba_lstm.simd import cpu
-from numba_lstm.workspace import PanelForm, layout
 
 # What a call takes for its rows, and whether it projects inputs ahead.
 CHOICES = list(itertools.product((WIDE, NARROW), (False, True)))
@@ -22,10 +21,10 @@ def choose(monkeypatch):
     """Set what the next calls take, and how many numbers an L2 cache keeps."""
 
     def set_choice(widest, ahead, cached):
-        monkeypatch.setattr(workspace, "widest_for_rows", lambda rows: widest)
-        monkeypatch.setattr(workspace, "projects_ahead", lambda *arguments: ahead)
+        monkeypatch.setattr("numba_lstm.layout.widest_for_rows", lambda rows: widest)
+        monkeypatch.setattr("numba_lstm.layout.projects_ahead", lambda *arguments: ahead)
         monkeypatch.setattr(cpu, "cached_numbers", lambda itemsize: cached)
-        monkeypatch.setattr(workspace, "are_distant", lambda *arguments: cached == SMALL)
+        monkeypatch.setattr("numba_lstm.layout.are_distant", lambda *arguments: cached == SMALL)
         layout.cache_clear()
 
     yield set_choice

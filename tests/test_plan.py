@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import numba_lstm as nl
+from numba_lstm.layout import PanelForm, layout
 from numba_lstm.simd import cpu
-from numba_lstm.workspace import PanelForm, layout
 from schedules import laid_out_with
 
 

@@ -211,7 +211,7 @@ def train_anew():
 
 HELD_IN = {
     "packing": """
-from numba_lstm.workspace import layout
+from numba_lstm.layout import layout
 
 infer()
 with rows.parameters.edit():

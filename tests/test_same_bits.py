@@ -21,8 +21,8 @@ from numba_lstm import (
     schedule,
     softmax_cross_entropy,
 )
+from numba_lstm.layout import layout
 from numba_lstm.optimizers import global_norm
-from numba_lstm.workspace import layout
 from schedules import laid_out_with
 from strategies import Case
 

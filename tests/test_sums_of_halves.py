@@ -5,7 +5,8 @@ import pytest
 
 import reference
 from numba_lstm import LSTM
-from numba_lstm.workspace import layout, segment_steps
+from numba_lstm.layout import layout
+from numba_lstm.pieces import segment_steps
 from schedules import laid_out_with
 from strategies import Case
 

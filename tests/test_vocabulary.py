@@ -15,8 +15,8 @@ from numba_lstm.kernels.kept import kept_term
 from numba_lstm.kernels.rooms import room_with
 from numba_lstm.kernels.tables import BLOCK_TERMS, CALL
 from numba_lstm.kernels.token_sums import group_tokens
+from numba_lstm.layout import layout
 from numba_lstm.simd import cpu
-from numba_lstm.workspace import layout
 from schedules import SCHEDULES
 
 # Tokens, features, H, layers, directions, axes of the tokens, and whether the first is the batch.

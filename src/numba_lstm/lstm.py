@@ -30,9 +30,11 @@ from .kernels.vocabulary import lstm_vocabulary
 from .kernels.vocabulary_back import lstm_vocabulary_back
 from .kernels.wavefront import lstm_wavefront
 from .layer import Layer
+from .layout import Layout, PanelForm, layout, packed_layout
 from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
+from .pieces import Piece, segment_steps
 from .plan import Plan, plan_of
 from .schedule import Split, pass_workers, piece_split, task_workers, worth_sharing
 from .stream import State, Stream
@@ -52,16 +54,7 @@ from .validation import (
     state_pair,
     string,
 )
-from .workspace import (
-    Layout,
-    PanelForm,
-    Piece,
-    Workspace,
-    WorkspacePool,
-    layout,
-    packed_layout,
-    segment_steps,
-)
+from .workspace import Workspace, WorkspacePool
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -1,4 +1,4 @@
-"""Arrays as kernels take them: aligned to a cache line, flat, of one type each."""
+"""Arrays as kernels take them, aligned to a cache line, flat, of one type each; places in them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 from .validation import describe_shape
 
 CACHE_LINE = 64
+# Between what one worker writes over and over, and what another does. The prefetchers of a core run
+# ahead of what it reads to the end of a page, and take the other core's lines away: two cores with
+# an L3 each went through T1000 B50 I1 H32 at 144 GFLOP/s, where one did at 136, and 262 with this.
+APART_BYTES = 4096
+
+
+def round_up(count: int, multiple: int) -> int:
+    """Round up to a multiple."""
+    return -(-count // multiple) * multiple
 
 
 def aligned_empty(shape: int | Sequence[int], dtype: Any) -> NDArray[Any]:
@@ -68,3 +77,34 @@ def writable(array: NDArray[Any]) -> NDArray[Any]:
 def flat(array: NDArray[Any]) -> NDArray[Any]:
     """Return a flat, writable view of a C-contiguous array, for a kernel."""
     return writable(array).ravel()  # in a seventh of the time of `reshape`
+
+
+class Places:
+    """Hands out places in a buffer, each at the start of a cache line.
+
+    Parameters
+    ----------
+    itemsize : int
+        Bytes of its numbers.
+
+    Attributes
+    ----------
+    size : int
+        Numbers up to the end of the last place.
+    """
+
+    def __init__(self, itemsize: int) -> None:
+        self._line = CACHE_LINE // itemsize
+        self.size = 0
+
+    def take(self, *shape: int) -> int:
+        """Take a place; returns where it begins, counted in numbers."""
+        place = self.size
+        self.size += round_up(math.prod(shape), self._line)
+        return place
+
+    def take_apart(self, workers: int, count: int) -> tuple[int, int]:
+        """Take a place for each worker; returns the first, and how far on the next one's is."""
+        between = APART_BYTES // CACHE_LINE * self._line if workers > 1 else 0
+        onwards = round_up(count, self._line) + between
+        return self.take(workers, onwards), onwards

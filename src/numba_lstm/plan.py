@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from .config import LSTMConfig
 from .kernels.gemm import panels_for_rows, tiles_for_rows
+from .layout import layout, packed_layout
 from .schedule import piece_split
 from .simd import cpu
-from .workspace import layout, packed_layout
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .embedding import Embedding, number_tokens
 from .linear import Linear
 from .lstm import LSTM, TokenSequence, dropout_numbers
 from .parameters import Parameters
+from .pieces import segment_steps
 from .schedule import projects_vocabulary
 from .storage import StoredModel
 from .stream import SequentialStream, State, Stream
@@ -29,7 +30,6 @@ from .validation import (
     state_pair,
     string,
 )
-from .workspace import segment_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -14,6 +14,7 @@ from .kernels.forward import lstm_forward
 from .kernels.rows import keep_rows
 from .kernels.step import STEP, lstm_step
 from .kernels.units import lstm_units
+from .layout import PanelForm, layout
 from .memory import aligned_zeros, flat, writable
 from .packing import PackedCopy, PackedWeights
 from .validation import (
@@ -26,7 +27,7 @@ from .validation import (
     require_shape,
     state_pair,
 )
-from .workspace import PanelForm, Workspace, layout
+from .workspace import Workspace
 
 State = tuple[FloatArray, FloatArray]
 

@@ -15,6 +15,7 @@ from .embedding import Embedding
 from .lstm import LSTM, dropout_numbers
 from .optimizers import Optimizer, clip_factor, global_norm
 from .parameters import Parameters
+from .pieces import segment_steps
 from .sequential import AnyLayer, Sequential, axis_of_steps
 from .validation import (
     FloatArray,
@@ -26,7 +27,6 @@ from .validation import (
     require_shape,
     string,
 )
-from .workspace import segment_steps
 
 Loss = Callable[[Any, Any], tuple[float, FloatArray]]
 Model = LSTM | Sequential

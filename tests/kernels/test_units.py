@@ -5,7 +5,8 @@ import pytest
 
 import numba_lstm as nl
 from numba_lstm import schedule
-from numba_lstm.workspace import layout, segment_steps
+from numba_lstm.layout import layout
+from numba_lstm.pieces import segment_steps
 from schedules import SCHEDULES
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import numba_lstm as nl
 from numba_lstm import schedule
-from numba_lstm.workspace import layout
+from numba_lstm.layout import layout
 from schedules import SCHEDULES
 
 
@@ -43,7 +43,7 @@ def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_worke
     monkeypatch.setattr("numba_lstm.threads.available", lambda: threads)
     monkeypatch.setattr("numba_lstm.threads.share_out", share_out)
     if T > 700:  # chunks that are shorter than the schedule has in mind
-        monkeypatch.setattr("numba_lstm.workspace.LONGEST_CHUNK", 12)
+        monkeypatch.setattr("numba_lstm.layout.LONGEST_CHUNK", 12)
     monkeypatch.setattr(schedule, "_gain_of_rows", lambda *sizes: 1)
     plan = lstm.plan(T, B)
     assert (plan.split, plan.threads) == ("stages", threads)

@@ -1,0 +1,533 @@
+"""Where everything stands that a call needs: packed weights, and one piece of memory for the rest.
+
+Places are taken one behind another, and entered with all sizes in the tables that kernels read.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import LSTMConfig
+from .kernels.gemm import (
+    NARROW,
+    ROWS,
+    TILE_VECTORS,
+    WIDE,
+    stretches_for_terms,
+    widest_for_rows,
+)
+from .kernels.gradient_tasks import steps_for_batch
+from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_FLAG, ROOM_FOR_TERMS, TASK_FEATURES
+from .memory import APART_BYTES, CACHE_LINE, Places, round_up
+from .pieces import Piece, pieces_of
+from .schedule import (
+    LONGEST_CHUNK,
+    Split,
+    are_distant,
+    groups_of_sums,
+    inference_split,
+    projects_ahead,
+    row_workers,
+    training_split,
+)
+from .simd import cpu
+
+# Backward goes at once through as many steps as have so many times `cpu.cached_numbers` of gates.
+_SPAN = 6
+# Rows whose distance is a multiple of this fall into the same sets of the L1 cache.
+_ALIASING_BYTES = 4096
+
+
+class PanelForm(enum.Enum):
+    """How weights are packed (`kernels.panels`)."""
+
+    WIDE = "panels of four vectors"
+    WHOLE = "the same, with room for W units in the last one, however few they are"
+    TALL = "panels of two vectors, for tall tiles"
+    TALL_AHEAD = "the same, but the inputs' rows wide: they are projected ahead"
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Where the packed weights of every cell stand.
+
+    Attributes
+    ----------
+    cells : array of CELL
+        Sizes, places of the parameters and of the packed weights.
+    forward_size, backward_size : int
+        Numbers of what the forward pass reads, and of what the backward pass reads.
+    """
+
+    cells: NDArray[Any]
+    forward_size: int
+    backward_size: int
+
+
+def _row_stride(count: int, itemsize: int) -> int:
+    """Numbers from one row to the next, off the multiples of 4096 bytes."""
+    aliased = (count * itemsize) % _ALIASING_BYTES == 0
+    return count + CACHE_LINE // itemsize if aliased else count
+
+
+@functools.lru_cache(maxsize=256)
+def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
+    """Lay out packed weights.
+
+    Parameters
+    ----------
+    config : LSTMConfig
+    form : PanelForm
+
+    Returns
+    -------
+    PackedLayout
+    """
+    shapes = config.shapes()
+    ends = itertools.accumulate(map(math.prod, shapes.values()))
+    places = dict(zip(shapes, (0, *ends), strict=False))
+    itemsize = config.numpy_dtype.itemsize
+    W = cpu.lanes(itemsize)
+    H, D = config.hidden_size, config.directions
+    padded = round_up(H, W)
+    columns = 4 * (padded if form is PanelForm.WHOLE else H)
+    tall = form in (PanelForm.TALL, PanelForm.TALL_AHEAD)
+    cells = np.zeros(config.cells, CELL)
+    forward, backward = Places(itemsize), Places(itemsize)
+    for index, cell in enumerate(cells):
+        suffix = config.suffix(index)
+        cell["inputs"] = config.inputs(index // D)
+        cell["hidden"] = H
+        cell["reverse"] = index % D
+        cell["state_row"] = _row_stride(padded, itemsize)
+        cell["weight_ih"] = places[f"weight_ih_{suffix}"]
+        cell["weight_hh"] = places[f"weight_hh_{suffix}"]
+        cell["bias"] = places.get(f"bias_{suffix}", -1)
+        cell["gate_columns"] = columns
+        cell["widest"] = NARROW if tall else WIDE
+        rows_of_inputs = 1 + int(cell["inputs"])
+        cell["wide_rows"] = rows_of_inputs + H
+        if tall:
+            cell["wide_rows"] = rows_of_inputs if form is PanelForm.TALL_AHEAD else 0
+        cell["panels"] = forward.take(rows_of_inputs + H, round_up(columns, W))
+        cell["recurrent_panels"] = backward.take(1 + columns, padded)
+        if index % D == 0:
+            input_panels = backward.take(1 + D * columns, round_up(int(cell["inputs"]), W))
+        cell["input_panels"] = input_panels
+    return PackedLayout(cells, forward.size, backward.size)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything stands that one call needs.
+
+    Attributes
+    ----------
+    call : (1,) array of CALL
+        Sizes and places; a training call changes a copy.
+    cells : array of CELL
+    size : int
+        Numbers in the workspace.
+    split : Split
+        How the call is shared out. Training never takes more workers than these, each of which has
+        a scratch of its own.
+    flags : slice
+        Of the workspace: what workers tell one another, zero before every call.
+    pieces : tuple of Piece
+        What training runs through at once, in the order of the forward pass.
+    form : PanelForm
+        Of the packed weights that it reads.
+    span : int
+        Steps of a piece that backward goes through at once: a multiple of those of a block of
+        weight gradients. 0 without training.
+    """
+
+    call: NDArray[Any]
+    cells: NDArray[Any]
+    size: int
+    split: Split
+    flags: slice
+    pieces: tuple[Piece, ...]
+    form: PanelForm
+    span: int
+
+    @property
+    def pieces_back(self) -> list[Piece]:
+        """The same for the backward pass: from the end, but the first direction before the second.
+
+        A sum over both directions has one order, however the sequence is cut.
+        """
+
+        def place(piece: Piece) -> tuple[int, int, int]:
+            direction = piece.directions[0]
+            return -piece.layers[0], direction, piece.segment if direction else -piece.segment
+
+        return sorted(self.pieces, key=place)
+
+    def spans_back(self, piece: Piece) -> Iterator[tuple[int, int]]:
+        """Yield first step, and the one behind the last, of what backward goes through at once."""
+        starts = range(piece.start, piece.stop, self.span) or (piece.start,)
+        for start in starts if piece.directions[0] else reversed(starts):
+            yield start, min(piece.stop, start + self.span)
+
+
+def _strides(config: LSTMConfig, T: int, B: int, features: int) -> tuple[int, int]:
+    """Distances, in numbers, from step to step and from row to row; B is 1 without a batch."""
+    if config.batch_first:
+        return features, T * features
+    return B * features, features
+
+
+def _steps_ahead(config: LSTMConfig, steps: int, rows: int) -> int:
+    """Steps whose inputs are projected ahead of the recurrence at once, where that is done.
+
+    The sums wait in the place of the gates until the recurrence comes by, so a chunk of them should
+    stay in half of the L2 cache; in a wavefront another core fills another half with the next one.
+    Chunks are nearly equal: a step by itself would be no tile.
+    """
+    _, level2, _ = cpu.cache_sizes()
+    step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
+    longest = min(LONGEST_CHUNK, max(2 * ROWS, level2 // 2 // max(1, step_bytes)))
+    chunks = max(1, -(-steps // (longest // ROWS * ROWS)))
+    return -(-steps // chunks)
+
+
+def _steps_of_input_gradient(config: LSTMConfig, rows: int) -> int:
+    """Steps whose dgates pass through the weights of one panel before the next: a quarter of L2.
+
+    With all steps at once every panel fetches all dgates from memory again: 75 instead of 105
+    GFLOP/s at T35 B20 I650 H650. Steps of few rows are the rows of a tile, and must fill it.
+    """
+    _, level2, _ = cpu.cache_sizes()
+    step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
+    return max(1 if rows >= ROWS else 4 * ROWS, level2 // 4 // max(1, step_bytes))
+
+
+def _span(config: LSTMConfig, T: int, B: int, pieces: tuple[Piece, ...]) -> int:
+    """Steps that backward goes through at once: gates, then at once the weight gradients.
+
+    What backward has from memory the weight gradients then have from the caches. That is worth most
+    where units are few: one thread went through T365 B256 I32 H64 at 145 GFLOP/s with all steps at
+    once and at 178 so, through T60 B800 I6 H64 in two layers at 162 and 184; half or twice as many
+    steps are as fast. But the sums of weight gradients are gone through once for every span, and
+    must stay in the L2 cache.
+    """
+    H = config.hidden_size
+    cached = cpu.cached_numbers(config.numpy_dtype.itemsize)
+    block = steps_for_batch(B)
+    both_ways = config.bidirectional and len(pieces) == 1
+    if both_ways or 4 * H * (1 + config.most_terms) > cached:
+        return round_up(max(1, T), block)
+    numbers_of_step = 4 * H * max(1, B) * config.num_layers
+    return round_up(max(1, _SPAN * cached // numbers_of_step), block)
+
+
+def _panel_form(config: LSTMConfig, rows: int, training: bool, ahead: bool) -> PanelForm:
+    """Form of the weights for so many rows of a worker, of inputs that are projected ahead or not.
+
+    One row takes two whole panels in one tile, but a narrow one after the whole one (H 18: 149 ns a
+    step, and 101 in whole panels). Where there are more panels, or more rows, padding the last
+    panel is no gain or a loss, unless it has as many vectors anyhow.
+    """
+    if widest_for_rows(rows) == NARROW:
+        return PanelForm.TALL_AHEAD if ahead else PanelForm.TALL
+    H, W = config.hidden_size, cpu.lanes(config.numpy_dtype.itemsize)
+    almost = W < H <= W + W // 2 or H % W > W * 3 // 4
+    return PanelForm.WHOLE if not training and rows == 1 and almost else PanelForm.WIDE
+
+
+class _Draft:
+    """Tables of a call while they are filled in, one subject after another.
+
+    Parameters
+    ----------
+    config, T, B, training, threads, segment, vocabulary
+        Of `layout`.
+    """
+
+    def __init__(
+        self,
+        config: LSTMConfig,
+        T: int,
+        B: int,
+        training: bool,
+        threads: int,
+        segment: int,
+        vocabulary: int,
+    ) -> None:
+        self.config, self.T, self.B = config, T, B
+        self.training, self.vocabulary = training, vocabulary
+        self.itemsize = config.numpy_dtype.itemsize
+        self.lanes = cpu.lanes(self.itemsize)
+        self.panels = -(-config.hidden_size // self.lanes)
+        self.pieces = pieces_of(config, T, segment)
+        self.checkpointed = len(self.pieces) > 1
+        self.steps = segment if self.checkpointed else T  # that are kept at once in training
+        # What is looked up takes next to no time.
+        worked = replace(config, input_size=1) if vocabulary else config
+        share_out = training_split if training else inference_split
+        self.split = share_out(worked, T, B, threads)
+        self.rows = B if self.split.tasks else -(-B // self.split.workers)  # of a worker
+        self.places = Places(self.itemsize)
+        self.call = np.zeros(1, CALL)
+        self.enter_sequence()
+        self.enter_chunks()
+        self.take_scratches()
+        self.flags = self.take_flags()
+        self.enter_rooms(threads)
+        ahead = self.sizes["ahead"] > 0
+        self.form = _panel_form(config, self.rows, training, bool(ahead))
+        packed = packed_layout(config, self.form)
+        self.sizes["packed_apart"] = packed.forward_size if self.split.copies > 1 else 0
+        self.cells = packed.cells.copy()
+        self.cells["gates_panel"] = self.gates_panel
+        self.take_vocabulary()
+        self.span = _span(config, T, B, self.pieces) if training else 0
+        if training:
+            self.take_training()
+            self.take_sums()
+        else:
+            self.take_inference()
+
+    @property
+    def sizes(self) -> Any:
+        """The only row of the table of the call."""
+        return self.call[0]
+
+    @property
+    def outputs_of_step(self) -> int:
+        """Numbers that a layer gives in one step."""
+        return self.B * self.config.output_size
+
+    @property
+    def terms(self) -> int:
+        """Terms (t, row) of a room whose gates there is a place for."""
+        return int(self.sizes["gate_steps"]) * int(self.sizes["room_rows"])
+
+    @property
+    def gates_panel(self) -> int:
+        """From the gates of a panel to those of the next one.
+
+        An odd number of cache lines spreads the panels over the sets of a cache.
+        """
+        return self.terms * 4 * self.lanes + CACHE_LINE // self.itemsize
+
+    def enter_sequence(self) -> None:
+        """Enter the call's sizes, and all of it as what is run."""
+        config, sizes = self.config, self.sizes
+        sizes["steps"], sizes["batch"], sizes["training"] = self.T, self.B, self.training
+        sizes["layers"], sizes["directions"] = config.num_layers, config.directions
+        sizes["x_step"], sizes["x_row"] = _strides(config, self.T, self.B, config.input_size)
+        sizes["y_step"], sizes["y_row"] = _strides(config, self.T, self.B, config.output_size)
+        sizes["last_layer"], sizes["last_direction"] = config.num_layers, config.directions
+        sizes["stop"] = self.T
+
+    def enter_chunks(self) -> None:
+        """Enter how many steps are taken at once, and what the caches keep meanwhile."""
+        config, sizes, split, rows = self.config, self.sizes, self.split, self.rows
+        if split.wave:
+            sizes["wave"] = _steps_ahead(config, split.wave, rows)
+            # The inputs of a chunk are projected while the one before is gone through.
+            sizes["ahead"] = 2 * sizes["wave"]
+        elif self.vocabulary or projects_ahead(config, self.steps, rows, self.training):
+            sizes["ahead"] = _steps_ahead(config, self.steps, rows)
+        sizes["gate_steps"] = self.steps if self.training else sizes["ahead"]
+        sizes["dx_steps"] = _steps_of_input_gradient(config, rows)
+        sizes["cached"] = cpu.cached_numbers(self.itemsize)
+        sizes["cached_in_part"] = cpu.numbers_cached_in_part(self.itemsize)
+        sizes["asked"] = are_distant(config)
+
+    def take_scratches(self) -> None:
+        """Take a scratch for each worker.
+
+        It holds the sums of a tile; or of all rows, where they wait for the next stretch of terms
+        and not in the place of the gates; or those of a block of weight gradients.
+        """
+        terms, lanes = self.config.most_terms, self.lanes
+        cached = cpu.cached_numbers(self.itemsize)
+        # There are no more terms, tiles and vectors in a row than these.
+        stretches = stretches_for_terms(terms, WIDE, self.rows, cached, lanes)
+        waiting = stretches > 1 and not self.training and self.sizes["ahead"] == 0
+        sums = max(TILE_VECTORS, 4 * self.rows if waiting else 0) * lanes
+        block = ROOM_FOR_TERMS + BLOCK_TERMS * min(TASK_FEATURES, 1 + terms)
+        size = max(sums, block if self.training else 0)
+        taken = self.places.take_apart(self.split.workers, size)
+        self.sizes["scratch"], self.sizes["scratch_apart"] = taken
+
+    def take_flags(self) -> slice:
+        """Take what workers tell one another, if they share out units or stages."""
+        split, sizes = self.split, self.sizes
+        if not split.tasks:
+            return slice(0, 0)
+        sizes["tasks"], sizes["abreast"] = split.tasks, split.abreast
+        of_stages = self.config.num_layers * (split.tasks + 1)
+        of_units = 2 * self.config.directions * split.tasks
+        count = of_stages if split.wave else of_units
+        sizes["flags"] = first = self.places.take(count, FLOATS_OF_FLAG)
+        return slice(first, self.places.size)
+
+    def enter_rooms(self, threads: int) -> None:
+        """Enter in how many rooms the rows of states and gates are, and how many there are in one.
+
+        A worker with rows of its own has a room of its own. In training these are as many as
+        `piece_split` gives a whole piece workers.
+        """
+        rooms = 1
+        if not self.split.tasks:
+            operations = self.config.operations(self.steps, self.B)
+            in_training = row_workers(threads, self.B, operations)
+            rooms = in_training if self.training else self.split.workers
+        self.sizes["rooms"] = rooms
+        self.sizes["room_rows"] = self.B if self.training else self.rows
+
+    def take_vocabulary(self) -> None:
+        """Take tables of what follows from the rows of a table that inputs are looked up in."""
+        stride = self.vocabulary * 4 * self.lanes + CACHE_LINE // self.itemsize
+        self.sizes["vocabulary_panel"] = stride
+        self.cells["projected"] = -1
+        for cell in self.cells[: self.config.directions if self.vocabulary else 0]:
+            cell["projected"] = cell["token_sums"] = self.places.take(self.panels, stride)
+            if self.checkpointed:
+                cell["token_sums"] = self.places.take(self.panels, stride)
+
+    def take_inference(self) -> None:
+        """Take states and gates, and the outputs between layers.
+
+        Who has rows of its own goes through the cells one after another, all in the same room.
+        """
+        cells, places, split = self.cells, self.places, self.split
+        D = self.config.directions
+        cells["c_row"] = cells["state_row"]
+        state = self.rows * int(cells["state_row"][0])
+        room = Places(self.itemsize)
+        in_room = {
+            "gates": room.take(self.panels, self.gates_panel),
+            "h": room.take(2, state),
+            "c": room.take(state),
+        }
+        rooms_of_cells = len(cells) if split.tasks else 1
+        first, apart = places.take_apart(
+            rooms_of_cells if split.tasks else split.workers, room.size
+        )
+        self.sizes["rooms_apart"] = 0 if split.tasks else apart
+        for name, place in in_room.items():
+            cells[name] = first + apart * (np.arange(len(cells)) % rooms_of_cells) + place
+        for below in range(0, len(cells) - D, D):
+            cells["outputs"][below : below + D] = places.take(self.T, self.outputs_of_step)
+        cells["source"][D:] = cells["outputs"][:-D]
+
+    def take_training(self) -> None:
+        """Take what backward needs: states, gates, outputs, and gradients of states and outputs."""
+        config, cells, places, steps, B = self.config, self.cells, self.places, self.steps, self.B
+        H, D, lanes = config.hidden_size, config.directions, self.lanes
+        outputs = self.outputs_of_step
+        # The directions begin at opposite ends of the sequence: the outputs of all steps are kept.
+        kept = self.T if D == 2 else steps
+        doutputs = []
+        if config.num_layers > 1:
+            # One direction after the other reads the upper layer's when it is checkpointed.
+            count = 2 if D == 2 and self.checkpointed else 1
+            steps_back = self.T if D == 2 else min(steps, self.span)
+            doutputs = [places.take(steps_back, outputs) for _ in range(count)]
+        # Tiles read whole vectors behind the last term.
+        gates_size = H // lanes * self.gates_panel + (self.terms * (H % lanes) + lanes) * 4
+        cells["c_row"] = c_row = _row_stride(H, self.itemsize)
+        state = B * int(cells["state_row"][0])
+        self.sizes["rooms_apart"] = rooms_apart = APART_BYTES // self.itemsize
+        apart = (int(self.sizes["rooms"]) - 1) * rooms_apart
+        for index, cell in enumerate(cells):
+            layer, direction = divmod(index, D)
+            cell["gates"] = places.take(gates_size)
+            cell["c"] = places.take(steps + 1, B, c_row)
+            cell["dh"], cell["dc"] = places.take(state + apart), places.take(state + apart)
+            # Without checkpoints the states before are read once, ahead of the way back.
+            cell["marks"] = cell["dh"]
+            if self.checkpointed:
+                cell["marks"] = places.take(-(-self.T // steps), 2, state)
+            if direction == 1:
+                for shared in ("outputs", "doutputs", "source"):
+                    cell[shared] = cells[index - 1][shared]
+                continue
+            cell["outputs"] = places.take(kept + D, outputs) + outputs
+            if doutputs:
+                cell["doutputs"] = doutputs[layer % len(doutputs)]
+            if layer > 0:
+                dropped = config.dropout > 0
+                cell["source"] = (
+                    places.take(kept, outputs) if dropped else cells[index - D]["outputs"]
+                )
+
+    def take_sums(self) -> None:
+        """Take the sums of weight gradients of each group of rows."""
+        groups = 1
+        if not self.vocabulary:  # sums by tokens are those of the whole batch
+            groups = groups_of_sums(self.config, self.T, self.B)
+        sums = Places(self.itemsize)
+        for cell in self.cells:
+            features = 1 + int(cell["inputs"]) + self.config.hidden_size
+            cell["partial"] = sums.take(self.panels, features, 4, self.lanes)
+        first, apart = self.places.take_apart(groups, sums.size)
+        self.cells["partial"] += first
+        self.sizes["groups"], self.sizes["partial_apart"] = groups, apart
+
+
+@functools.lru_cache(maxsize=256)
+def layout(
+    config: LSTMConfig,
+    T: int,
+    B: int,
+    training: bool,
+    threads: int,
+    segment: int = 0,
+    vocabulary: int = 0,
+) -> Layout:
+    """Lay out the workspace of a call.
+
+    Parameters
+    ----------
+    config : LSTMConfig
+    T, B : int
+        Steps and batch.
+    training : bool
+        Whether what backward needs is kept.
+    threads : int
+        Upper bound.
+    segment : int
+        Steps that backward goes through at once, restoring what it needs from the state before
+        them; 0 keeps everything of all steps.
+    vocabulary : int
+        Rows that there is room for in the table that inputs are looked up in; 0 if they are a
+        sequence themselves.
+
+    Returns
+    -------
+    Layout
+
+    Raises
+    ------
+    OverflowError
+        If 64 bits do not number what the call needs.
+    """
+    draft = _Draft(config, T, B, training, threads, segment, vocabulary)
+    size = draft.places.size
+    if size > np.iinfo(np.int64).max:
+        raise OverflowError("64 bits do not number what the call needs")
+    return Layout(
+        draft.call,
+        draft.cells,
+        size,
+        draft.split,
+        draft.flags,
+        draft.pieces,
+        draft.form,
+        draft.span,
+    )
