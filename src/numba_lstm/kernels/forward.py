@@ -32,6 +32,7 @@ from .gemm import (
     tile_product,
     tiles_over,
     tiling,
+    weights_behind,
 )
 from .kept import keeps_gates, kept_cell_state, kept_hidden, kept_term, outputs_row
 from .panels import (
@@ -236,7 +237,9 @@ def _at(along, k):
 
 
 @inlined
-def _activate(count, apart, gates, gate, kept, c_before, c_after, h, room, y, y_units, from_memory):
+def _activate(
+    count, apart, gates, gate, kept, c_before, c_after, h, room, y, y_units, next_elsewhere
+):
     """Gates and states of W units of several rows, or of several panels of W units of one row.
 
     From one to the next it is `apart` units. The pre-activations are still in L1, and the gates
@@ -247,7 +250,7 @@ def _activate(count, apart, gates, gate, kept, c_before, c_after, h, room, y, y_
     a narrow panel stand so close that a vector of one reaches into the next: they are written in
     ascending order, and what is beyond the units has no meaning.
 
-    Where every step writes elsewhere, to memory, the next one's places are asked for: too short a
+    Where the next step writes elsewhere, to memory, its places are asked for: too short a
     way for a prefetcher to learn (T1000 B50 I1 H32 in training 118 GFLOP/s, and 131 with this). And
     asked for as what is to be written: the other workers have read it for the weight gradients of
     the step before (two cores with an L3 each went forward there at 90 GFLOP/s, at 122 so).
@@ -269,7 +272,7 @@ def _activate(count, apart, gates, gate, kept, c_before, c_after, h, room, y, y_
         store_units(c, _at(c_after, k), room - k * apart)
     for k in range(count):
         keep_loop()
-        if from_memory:
+        if next_elsewhere:
             for number in range(4):
                 fetch_to_write(_at(kept, k) + (kept.onwards + number * gate))
             for along in (c_after, h, y):
@@ -347,11 +350,11 @@ def _next_step(walk):
 
 @inlined
 def _step_of_panels(
-    call, cell, panels, panel, together, vectors, onwards, stretches, rows, walk, from_memory
+    call, cell, panels, panel, together, vectors, onwards, stretches, rows, walk, next_elsewhere
 ):
     """One step of the units of some panels side by side, for all rows.
 
-    `onwards` tells the panel that comes next: so many further on, or 0 for none; `from_memory`
+    `onwards` tells the panel that comes next: so many further on, or 0 for none; `next_elsewhere`
     whether the next step writes elsewhere.
     """
     lanes = width(walk.gates)
@@ -387,11 +390,9 @@ def _step_of_panels(
         stretch = stretch_of(terms, number, stretches)
         begun = projected or number > 0
         weights = first_weights + stretch.before * weights_row
-        following = weights + stretch.count * weights_row
-        follows = True
-        if number == stretches - 1:
-            following = first_weights + onwards * panel_size
-            follows = onwards != 0
+        following, follows = weights_behind(
+            first_weights, weights_row, terms, stretch, onwards * panel_size
+        )
         row = 0
         for tile in range(heights.count):
             keep_loop()
@@ -438,7 +439,7 @@ def _step_of_panels(
                     walk.room - unit,
                     Along(walk.y + (row * walk.y_row + unit), y_next, walk.y_step),
                     H - unit,
-                    from_memory,
+                    next_elsewhere,
                 )
             if kept and not direct and (call.training == 1 or number < stretches - 1):
                 copy_columns(height, kept_row, place, tile_row, four, kept_row)
@@ -463,7 +464,7 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     for step in range(past, past + steps):
         back = to_and_fro and step % 2 == 1
         # Behind the last step of a room the first one of the next begins: another worker's.
-        from_memory = call.training == 1 and keeps_gates(call, step_at(call, cell, step + 1))
+        next_elsewhere = call.training == 1 and keeps_gates(call, step_at(call, cell, step + 1))
         for group in range(count):
             keep_loop()
             number = count - 1 - group if back else group
@@ -482,7 +483,7 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
                 stretches,
                 rows,
                 walk,
-                from_memory,
+                next_elsewhere,
             )
         walk = _next_step(walk)
 

@@ -170,6 +170,19 @@ def stretch_of(terms, number, stretches):
     return Stretch(before, first_of_share(terms, number + 1, stretches) - before)
 
 
+@inlined
+def weights_behind(first_weights, row, terms, stretch, onwards):
+    """Where the weights that follow a stretch begin, and whether there are any.
+
+    They are those of the next stretch; or, behind the last one, of the panel so many numbers
+    onwards: none if that is 0. Rows of weights are `row` numbers apart.
+    """
+    behind = stretch.before + stretch.count
+    if behind < terms:
+        return first_weights + behind * row, True
+    return first_weights + onwards, onwards != 0
+
+
 class Upcoming(NamedTuple):
     """Weights that come next, which the tiles over the present ones ask for: `tile` of `tiles`.
 
@@ -404,18 +417,14 @@ def product(
         together = panels_at_once(rows, left // across) if direct and vectors == WIDE else 1
         panel = panels + column * panel_rows
         size = panel_rows * across
+        onwards = size * together if left > across * together else 0
         first_weights = panel + (1 + skipped) * across
         wanted = min(left, across)
         heights = tiling(vectors * together, rows)
         asking = asking_tiles(blocks * heights.count, widest) if asked else 0
         for number in range(stretches):
             stretch = stretch_of(terms, number, stretches)
-            weights = first_weights + stretch.before * across
-            following = weights + stretch.count * across
-            follows = True
-            if number == stretches - 1:
-                following = first_weights + size * together
-                follows = left > across * together
+            following, follows = weights_behind(first_weights, across, terms, stretch, onwards)
             begun = continued or number > 0
             for block in range(blocks):
                 row = 0
@@ -436,7 +445,7 @@ def product(
                         rows_of(first, block, row),
                         rows_of(second, block, row),
                         stretch,
-                        weights,
+                        first_weights + stretch.before * across,
                         size,
                         Upcoming(following, block * heights.count + tile, asking if follows else 0),
                         place,
