@@ -355,3 +355,19 @@ def test_checkpoints_are_json_and_tensors(command, text, tmp_path):
     tensors, metadata = read_tensors(folder / "checkpoint.safetensors")
     assert all(array.dtype.kind in "fi" for array in tensors.values())
     assert json.loads(metadata["settings"])["hidden"] == 8
+
+
+def test_ctrl_c_while_the_picture_is_drawn_says_how_it_is_had(command, text, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "draw", interrupted)
+        status, _, error = command("train", text, *SIZES, "--epochs=1", "--out", folder)
+    goes_on = f"train --resume --out {folder}"
+    assert (status, error.strip()) == (130, f"interrupted; numba-lstm {goes_on} goes on")
+    assert not (folder / "training.png").exists()
+    assert command(*goes_on.split())[0] == 0
+    assert (folder / "training.png").exists()

@@ -18,18 +18,18 @@ import numba
 import numpy as np
 
 import numba_lstm as nl
-from numba_lstm import threads
+from numba_lstm import threadpool
 
 calls = int(sys.argv[1])
 shared_out = {"rows": 0, "units": 0}
-share_out = threads.share_out
+share_out = threadpool.share_out
 
 def counting(kernel, arguments, workers):
     if workers > 1:
         shared_out["units" if kernel.__name__ == "lstm_units" else "rows"] += 1
     share_out(kernel, arguments, workers)
 
-threads.share_out = counting
+threadpool.share_out = counting
 
 def normal(*shape):
     return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
@@ -37,7 +37,7 @@ def normal(*shape):
 stack = nl.LSTM(32, 64, 2, seed=0)
 both = nl.LSTM(20, 48, bidirectional=True, dtype="float64", seed=1)
 wide = nl.LSTM(64, 512, seed=2)
-if threads.available() > 1:
+if threadpool.available() > 1:
     assert stack.plan(20, 24).split == "rows", stack.plan(20, 24)
     assert wide.plan(12, 1).split == "units", wide.plan(12, 1)
 
@@ -114,7 +114,7 @@ stop.set()
 beside.join()
 assert not errors, errors
 print(shared_out)
-if threads.available() > 1:
+if threadpool.available() > 1:
     assert min(shared_out.values()) > calls // 10, shared_out
 """
 
@@ -170,8 +170,8 @@ def test_a_second_training_call_at_once_is_refused(first, second, monkeypatch):
     trained(alone)
     first(alone, x, dy)
 
-    held = Held(nl.threads.share_out)
-    monkeypatch.setattr("numba_lstm.threads.share_out", held)
+    held = Held(nl.threadpool.share_out)
+    monkeypatch.setattr("numba_lstm.threadpool.share_out", held)
     thread = threading.Thread(target=first, args=(lstm, x, dy))
     thread.start()
     try:

@@ -86,8 +86,8 @@ def test_linear_has_the_same_bits_whatever_the_workers(sizes, schedule_of_worker
     alone = results(1)
     monkeypatch.setattr("numba_lstm.schedule._NUMBERS_PER_WORKER", 1)
     monkeypatch.setattr("numba_lstm.schedule._OPERATIONS_PER_WORKER", 1)
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
-    monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 5)
+    monkeypatch.setattr("numba_lstm.threadpool.share_out", SCHEDULES[schedule_of_workers])
     for one, many in zip(alone, results(5), strict=True):
         np.testing.assert_array_equal(many, one)
 

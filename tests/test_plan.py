@@ -11,7 +11,7 @@ from schedules import laid_out_with
 
 @pytest.fixture
 def two_threads(monkeypatch):
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: 2)
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 2)
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def test_split(two_threads, T, B, H, split, threads):
 def test_two_workers_take_a_direction_each_and_more_take_units(monkeypatch):
     lstm = nl.LSTM(16, 256, bidirectional=True)
     for available, split in ((1, "none"), (2, "directions"), (8, "units")):
-        monkeypatch.setattr("numba_lstm.threads.available", lambda bound=available: bound)
+        monkeypatch.setattr("numba_lstm.threadpool.available", lambda bound=available: bound)
         plan = lstm.plan(500, 1)
         assert (plan.split, plan.threads) == (split, available)
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: 2)
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 2)
     for training in (False, True):
         assert lstm.plan(500, 40, training=training).split == "directions"
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: 8)
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 8)
     assert nl.LSTM(16, 32, bidirectional=True).plan(2000, 3).split == "directions"
     assert nl.LSTM(16, 32, bidirectional=True).plan(2000, 6).split == "rows"
 
@@ -49,7 +49,7 @@ def test_workers_have_one_share_of_the_units_each(monkeypatch):
         *((2, False, 2), (3, False, 3), (8, True, 8)),
         *((2, True, 2), (3, True, 2), (5, True, 4)),
     ):
-        monkeypatch.setattr("numba_lstm.threads.available", lambda bound=available: bound)
+        monkeypatch.setattr("numba_lstm.threadpool.available", lambda bound=available: bound)
         config = nl.LSTM(320, 320, bidirectional=bidirectional).config
         split = layout(config, 50, 1, False, available).split
         assert (split.workers, split.tasks * config.directions) == (workers, workers)

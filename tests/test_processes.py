@@ -15,7 +15,7 @@ MODELS = """
 import numpy as np
 
 import numba_lstm as nl
-from numba_lstm import threads
+from numba_lstm import threadpool
 
 def normal(*shape):
     return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
@@ -23,7 +23,7 @@ def normal(*shape):
 rows, units = nl.LSTM(32, 64, 2, seed=0), nl.LSTM(64, 512, seed=1)
 inputs = {rows: normal(20, 24, 32), units: normal(12, 1, 64)}
 splits = {model.plan(*x.shape[:2]).split for model, x in inputs.items()}
-assert splits == ({"rows", "units"} if threads.available() > 1 else {"none"}), splits
+assert splits == ({"rows", "units"} if threadpool.available() > 1 else {"none"}), splits
 expected = {model: model(x, threads=1)[0].tobytes() for model, x in inputs.items()}
 
 def infer(number=0):
@@ -216,7 +216,7 @@ from numba_lstm.layout import layout
 infer()
 with rows.parameters.edit():
     pass
-form = layout(rows.config, 20, 24, False, threads.available()).form
+form = layout(rows.config, 20, 24, False, threadpool.available()).form
 with held(rows._forward_panels[form], "_pack", infer):
     in_child(infer)
 """,
@@ -240,11 +240,11 @@ with held(threads, "share_out", lambda: rows.forward(inputs[rows])):
     in_child(train_anew)
 """,
     "starting threads": """
-with held(threads.numba_pool, "_launch_threads", infer):
+with held(threadpool.numba_pool, "_launch_threads", infer):
     in_child(infer)
 """,
     "Numba as it starts threads": """
-lock = threads.numba_pool._backend_init_thread_lock
+lock = threadpool.numba_pool._backend_init_thread_lock
 pool = types.SimpleNamespace(start=lambda: None)
 
 def start():

@@ -106,8 +106,8 @@ def workers(monkeypatch):
     monkeypatch.setattr(schedule, "_NUMBERS_PER_WORKER", 1)
     layout.cache_clear()
     many = Workers(np.random.default_rng(SEED))
-    monkeypatch.setattr("numba_lstm.threads.share_out", many.share_out)
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: 7)
+    monkeypatch.setattr("numba_lstm.threadpool.share_out", many.share_out)
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 7)
     yield many
     layout.cache_clear()
 
@@ -317,9 +317,9 @@ def test_a_loss_has_the_same_bits_however_it_is_shared_out(workers, loss, dtype,
 # Every kernel runs between a change to the host's mode and one back, so that NumPy's own part of
 # the test is computed alike in both.
 HOST = """
-from numba_lstm import threads
+from numba_lstm import threadpool
 
-share_out = threads.share_out
+share_out = threadpool.share_out
 host = {"mode": 0x1F80}
 
 def in_the_hosts_mode(function):
@@ -333,7 +333,7 @@ def in_the_hosts_mode(function):
             set_mode(0x1F80)
     return run
 
-threads.share_out = in_the_hosts_mode(share_out)
+threadpool.share_out = in_the_hosts_mode(share_out)
 
 plain = results()
 denormal = sum(int(((a != 0) & (np.abs(a) < 1.2e-38)).sum()) for a in plain)

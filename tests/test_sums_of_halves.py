@@ -28,7 +28,7 @@ def groups(config, T, B, threads=1, checkpoint=None):
 
 @pytest.fixture(autouse=True)
 def small_calls_are_shared(monkeypatch):
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: 7)
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 7)
     with laid_out_with("schedule", _OPERATIONS_PER_WORKER=1, _NUMBERS_PER_WORKER=1):
         yield
 

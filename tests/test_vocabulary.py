@@ -56,13 +56,13 @@ def cotangent(model, tokens):
 def kernels(monkeypatch):
     """Names of the kernels that calls have run."""
     names = set()
-    share_out = nl.threads.share_out
+    share_out = nl.threadpool.share_out
 
     def noting(kernel, arguments, workers):
         names.add(kernel.__name__)
         share_out(kernel, arguments, workers)
 
-    monkeypatch.setattr("numba_lstm.threads.share_out", noting)
+    monkeypatch.setattr("numba_lstm.threadpool.share_out", noting)
     return names
 
 
@@ -169,8 +169,8 @@ def test_workers_and_checkpoints_change_no_bit(case, schedule_of_workers, near, 
     monkeypatch.setattr(schedule, "_NUMBERS_PER_WORKER", 1)
     if not near:  # workers share out units of larger batches as well, and spans are short
         monkeypatch.setattr("numba_lstm.simd.cpu.cached_numbers", lambda itemsize: 1000)
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
-    monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 5)
+    monkeypatch.setattr("numba_lstm.threadpool.share_out", SCHEDULES[schedule_of_workers])
     layout.cache_clear()
     try:
         np.testing.assert_array_equal(model(tokens, threads=5)[0], outputs)

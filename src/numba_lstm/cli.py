@@ -29,7 +29,7 @@ import llvmlite
 import numba
 import numpy as np
 
-from . import __version__, jit, threads
+from . import __version__, jit, threadpool
 from .bench.command import bench
 from .kernels.gemm import ROWS
 from .language_model import (
@@ -314,10 +314,10 @@ def train(
                     run.train(bar)
             else:
                 run.train(_Lines())
+        _conclude(run)
     except KeyboardInterrupt:
         _say_interrupted(out)
         raise
-    _conclude(run)
 
 
 def _announce(run: TrainingRun) -> None:
@@ -445,7 +445,7 @@ def info() -> None:
         "vector": f"{cpu.vector_bits()} bits, {cpu.lanes(4)} float32 or {cpu.lanes(8)} float64",
         "tile": f"{ROWS} rows x 4 vectors of {cpu.vector_registers()} registers",
         "caches": f"L1 {level1}, L2 {level2}, L3 {level3}",
-        "threads": f"{threads.available()} of {cpu.cores()} cores, layer {threads.layer()}",
+        "threads": f"{threadpool.available()} of {cpu.cores()} cores, layer {threadpool.layer()}",
         "kernel cache": jit.cache_folder() or _NO_CACHE,
         "versions": (
             f"numba-lstm {__version__}, numba {numba.__version__}, "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import threads as threading_of_kernels
+from . import threadpool
 from .initialization import Seed, generator
 from .kernels.embedding import distinct_tokens, embedding_backward
 from .layer import Layer
@@ -131,7 +131,7 @@ class Embedding(Layer):
         MemoryError
             If there is no room for the parameters.
         """
-        threading_of_kernels.check(threads)
+        threadpool.check(threads)
         return cls(**configuration)
 
     def __repr__(self) -> str:

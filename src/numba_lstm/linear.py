@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import threads as threading_of_kernels
+from . import threadpool
 from .initialization import Seed, fill_uniform, generator
 from .kernels.gemm import TILE_VECTORS
 from .kernels.linear import linear_gradients, linear_product, places_for_gradients
@@ -82,7 +82,7 @@ class Linear(Layer):
         self.in_features = integer("in_features", in_features, least=1)
         self.out_features = integer("out_features", out_features, least=1)
         self.bias = boolean("bias", bias)
-        self.threads = threading_of_kernels.check(threads)
+        self.threads = threadpool.check(threads)
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
         if self.bias:
             shapes["bias"] = (self.out_features,)
@@ -131,13 +131,13 @@ class Linear(Layer):
         """Pack the matrix (in, out) that takes x to y."""
         weight, bias = self._split(parameters)
         matrix = (weight, self.in_features, self.out_features, True)
-        threading_of_kernels.share_out(pack_matrix, (*matrix, bias, packed), workers)
+        threadpool.share_out(pack_matrix, (*matrix, bias, packed), workers)
 
     def _pack_backward(self, parameters: FloatArray, packed: FloatArray, workers: int) -> None:
         """Pack the matrix (out, in) that takes dy to dx."""
         weight, _ = self._split(parameters)
         matrix = (weight, self.out_features, self.in_features, False)
-        threading_of_kernels.share_out(pack_matrix, (*matrix, weight[:0], packed), workers)
+        threadpool.share_out(pack_matrix, (*matrix, weight[:0], packed), workers)
 
     def _rows(self, x: Any) -> _Rows:
         """Validate an input."""
@@ -155,7 +155,7 @@ class Linear(Layer):
 
     def _threads(self, threads: int | None) -> int:
         """Upper bound of threads of a call."""
-        return threading_of_kernels.resolve(self.threads if threads is None else threads)
+        return threadpool.resolve(self.threads if threads is None else threads)
 
     def _product(
         self, panels: PackedWeights, source: FloatArray, rows: int, out: FloatArray, most: int
@@ -168,7 +168,7 @@ class Linear(Layer):
             with panels.borrow(workers) as packed:
                 cached = cpu.cached_numbers(out.itemsize)
                 sizes = (rows, source.shape[-1], packed, out.shape[-1], cached)
-                threading_of_kernels.share_out(
+                threadpool.share_out(
                     linear_product,
                     (flat(source), *sizes, flat(out), scratches),
                     workers,
@@ -306,7 +306,7 @@ class Linear(Layer):
             scratches = workspace.reserve(workers * self._task_size)
             with self.gradients.edit() as target:
                 sizes = (rows.count, self.in_features, self.out_features, accumulate)
-                threading_of_kernels.share_out(
+                threadpool.share_out(
                     linear_gradients,
                     (flat(rows.array), flat(dy), *sizes, *self._split(target), scratches),
                     workers,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import threads as threading_of_kernels
+from . import threadpool
 from .kernels import losses as kernels
 from .memory import flat
 from .validation import (
@@ -71,7 +71,7 @@ def _gradient(out: Any, predictions: FloatArray, target: NDArray[Any]) -> FloatA
 def _run(kernel: Any, arguments: tuple[Any, ...], rows: int, dy: FloatArray, workers: int) -> float:
     """Share out the rows of a loss; add up what each gives."""
     losses = np.empty(rows)
-    threading_of_kernels.share_out(kernel, (*arguments, losses, flat(dy)), min(rows, workers))
+    threadpool.share_out(kernel, (*arguments, losses, flat(dy)), min(rows, workers))
     return float(np.add.reduce(losses))
 
 
@@ -110,7 +110,7 @@ def softmax_cross_entropy(
         take a mean of; nothing is written then.
     """
     predictions = _predictions(y)
-    workers = threading_of_kernels.workers_of_pass(threads, predictions.size)
+    workers = threadpool.workers_of_pass(threads, predictions.size)
     if predictions.ndim == 0:
         raise ValueError("y must have shape (..., C); got ()")
     _require_predictions(predictions)
@@ -163,7 +163,7 @@ def mse(
         is written then.
     """
     predictions = _predictions(y)
-    workers = threading_of_kernels.workers_of_pass(threads, predictions.size)
+    workers = threadpool.workers_of_pass(threads, predictions.size)
     _require_predictions(predictions)
     wanted = real_array("target", target, predictions.dtype)
     require_shape("target", wanted, predictions.shape, "as y")

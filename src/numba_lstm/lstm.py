@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import jit
-from . import threads as threading_of_kernels
+from . import jit, threadpool
 from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .jit import WarmKernel
@@ -159,7 +158,7 @@ def _pack(
     workers: int,
 ) -> None:
     """Pack the weights by one of the kernels."""
-    threading_of_kernels.share_out(kernel, (*tables, parameters, packed), workers)
+    threadpool.share_out(kernel, (*tables, parameters, packed), workers)
 
 
 def dropout_numbers(state: Any) -> dict[str, int]:
@@ -260,7 +259,7 @@ class LSTM(Layer):
         self.config = LSTMConfig(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype
         )
-        self.threads = threading_of_kernels.check(threads)
+        self.threads = threadpool.check(threads)
         random = generator(seed)
         self.parameters = Parameters(self.config.shapes(), self.config.numpy_dtype)
         bound = 1 / math.sqrt(self.config.hidden_size)
@@ -386,7 +385,7 @@ class LSTM(Layer):
 
     def _threads(self, threads: int | None) -> int:
         """Upper bound of threads of a call."""
-        return threading_of_kernels.resolve(self.threads if threads is None else threads)
+        return threadpool.resolve(self.threads if threads is None else threads)
 
     def _layout(
         self, T: int, B: int, training: bool, threads: int, segment: int = 0, room: int = 0
@@ -443,10 +442,10 @@ class LSTM(Layer):
             x = flat(sequence.array)
             if begins and sequence.tokens is not None:
                 rows = (call, laid_out.cells, packed.buffer, x, workspace)
-                threading_of_kernels.share_out(lstm_vocabulary, rows, split.workers)
+                threadpool.share_out(lstm_vocabulary, rows, split.workers)
             arrays = (x, h0, c0, y.ravel(), h.ravel(), c.ravel())
             arguments = (call, laid_out.cells, packed.buffer, *arrays, workspace)
-            threading_of_kernels.share_out(kernel, arguments, split.workers)
+            threadpool.share_out(kernel, arguments, split.workers)
         finally:
             panels.give_back(packed)
 
@@ -710,16 +709,16 @@ class LSTM(Layer):
                 for start, stop in laid_out.spans_back(piece):
                     call["start"], call["stop"] = start, stop
                     workspace[laid_out.flags] = 0
-                    threading_of_kernels.share_out(kernel, back, split.workers)
+                    threadpool.share_out(kernel, back, split.workers)
                     operations = self.config.operations(stop - start, sequence.B)
                     workers = task_workers(threads, operations)
-                    threading_of_kernels.share_out(lstm_gradients, sums, workers)
+                    threadpool.share_out(lstm_gradients, sums, workers)
             if laid_out.call["groups"][0] > 1:
                 workers = pass_workers(threads, gradients.size)
-                threading_of_kernels.share_out(lstm_sums_of_groups, sums, workers)
+                threadpool.share_out(lstm_sums_of_groups, sums, workers)
             if tokens is not None:
                 rows = (call, laid_out.cells, flat(packed), x, dx, gradients, workspace)
-                threading_of_kernels.share_out(lstm_vocabulary_back, rows, split.workers)
+                threadpool.share_out(lstm_vocabulary_back, rows, split.workers)
 
     def workspace_nbytes(
         self,

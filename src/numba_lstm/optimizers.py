@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from . import threads as threading_of_kernels
+from . import threadpool
 from .kernels import updates
 from .memory import aligned_zeros
 from .parameters import Parameters
@@ -114,13 +114,13 @@ class Optimizer(ABC):
         """
         _require_same_arrays(self.parameters, gradients)
         factor = number("scale", scale)
-        workers = threading_of_kernels.workers_of_pass(threads, self.parameters.size)
+        workers = threadpool.workers_of_pass(threads, self.parameters.size)
         steps = self.steps + 1
         coefficients = self._cast((factor, *self._coefficients(steps)))
         self.steps = steps
         with self.parameters.edit() as flat:
             arrays = (flat, gradients._writable, *self._moments.values())
-            threading_of_kernels.share_out(self._kernel, (*arrays, *coefficients), workers)
+            threadpool.share_out(self._kernel, (*arrays, *coefficients), workers)
 
     @abstractmethod
     def _coefficients(self, steps: int) -> tuple[float, ...]:
@@ -379,9 +379,9 @@ def global_norm(gradients: Parameters, *, threads: int | None = None) -> float:
         If an argument is of the wrong kind or out of range.
     """
     _require_parameters("gradients", gradients)
-    workers = threading_of_kernels.workers_of_pass(threads, gradients.size)
+    workers = threadpool.workers_of_pass(threads, gradients.size)
     sums = np.empty(updates.pieces_of(gradients.size))
-    threading_of_kernels.share_out(updates.square_sums, (gradients._writable, sums), workers)
+    threadpool.share_out(updates.square_sums, (gradients._writable, sums), workers)
     return math.sqrt(sum(sums.tolist()))
 
 
@@ -419,8 +419,8 @@ def clip_by_global_norm(
     norm = global_norm(gradients, threads=threads)
     factor = clip_factor(norm, most)
     if factor < 1:
-        workers = threading_of_kernels.workers_of_pass(threads, gradients.size)
+        workers = threadpool.workers_of_pass(threads, gradients.size)
         with gradients.edit() as flat:
             arguments = (flat, gradients.dtype.type(factor))
-            threading_of_kernels.share_out(updates.scale, arguments, workers)
+            threadpool.share_out(updates.scale, arguments, workers)
     return norm

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import threads
+from . import threadpool
 from .memory import aligned_empty
 from .parameters import Parameters
 from .schedule import pass_workers
@@ -48,7 +48,7 @@ class PackedWeights:
         self._size = size
         self._pack = pack
         # The collector may give a copy back in the midst of a lease: a stream that nobody has.
-        self._lock = threads.reentrant_lock()
+        self._lock = threadpool.reentrant_lock()
         self._copy: PackedCopy | None = None
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import threads as threading_of_kernels
+from . import threadpool
 from .embedding import Embedding, number_tokens
 from .linear import Linear
 from .lstm import LSTM, TokenSequence, dropout_numbers
@@ -123,7 +123,7 @@ class Sequential(StoredModel):
     """
 
     def __init__(self, *layers: AnyLayer, threads: int | None = None) -> None:
-        self.threads = threading_of_kernels.check(threads)
+        self.threads = threadpool.check(threads)
         if not layers:
             raise ValueError("layers must be at least one; got none")
         for position, layer in enumerate(layers):
@@ -268,7 +268,7 @@ class Sequential(StoredModel):
 
     def _bound(self, threads: int | None) -> int | None:
         """Upper bound of threads of a call; None leaves it to the layers."""
-        return self.threads if threads is None else threading_of_kernels.check(threads)
+        return self.threads if threads is None else threadpool.check(threads)
 
     def _check_out(
         self, out: Any, x: NDArray[Any], leading: tuple[int, ...], states: list[State | None]

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from . import threads as threading_of_kernels
+from . import threadpool
 from .config import LSTMConfig
 from .kernels.forward import lstm_forward
 from .kernels.rows import keep_rows
@@ -44,7 +44,7 @@ class _Turn:
     """One call at a time: a stream's state belongs to one sequence of steps."""
 
     def __init__(self) -> None:
-        lock = threading_of_kernels.lock()
+        lock = threadpool.lock()
         self._acquire, self.end = lock.acquire, lock.release
 
     def begin(self) -> None:
@@ -236,7 +236,7 @@ class Stream:
             kernel = lstm_units
             self._workspace[laid_out.flags] = 0
         arguments = (laid_out.call, laid_out.cells, packed, x, h, c, y, h, c, self._workspace)
-        threading_of_kernels.share_out(kernel, arguments, self._workers)
+        threadpool.share_out(kernel, arguments, self._workers)
 
     def process(self, chunk: Any, *, out: FloatArray | None = None) -> FloatArray:
         """Take several steps.

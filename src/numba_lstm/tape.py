@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from . import threads
+from . import threadpool
 from .parameters import Parameters
 
 Saved = TypeVar("Saved")
@@ -23,7 +23,7 @@ class Tape(Generic[Saved]):
 
     def __init__(self, layer: str) -> None:
         self._layer = layer
-        self._turn = threads.lock()
+        self._turn = threadpool.lock()
         self._saved: Saved | None = None
         self._version = 0
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import jit
-from . import threads as threading_of_kernels
+from . import jit, threadpool
 from .embedding import Embedding
 from .jit import WarmKernel
 from .kernels import losses, updates
@@ -74,7 +73,7 @@ def warmup(
         raise TypeError(f"dtypes must be a sequence of dtypes; got {dtypes!r}")
     wanted = [float_dtype(dtype) for dtype in dtypes]
     for_training = boolean("training", training)
-    most = threading_of_kernels.check(threads)
+    most = threadpool.check(threads)
     with jit.warming() as ready:
         for dtype in wanted:
             LSTM(1, 1, dtype=dtype, threads=most).compile(training=for_training)

@@ -49,8 +49,8 @@ def test_same_bits(monkeypatch, T, B, I, H, L, directions, abreast, dtype, sched
     x = random.standard_normal((T, B, I))
     hx = tuple(random.standard_normal((2, lstm.config.cells, B, H)))
     alone = lstm(x, hx, threads=1)
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
-    monkeypatch.setattr("numba_lstm.threads.share_out", SCHEDULES[schedule_of_workers])
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 5)
+    monkeypatch.setattr("numba_lstm.threadpool.share_out", SCHEDULES[schedule_of_workers])
     monkeypatch.setattr(schedule, "_LEAST_GAIN_OF_STAGES", 100)
     monkeypatch.setattr(schedule, "_directions_abreast", lambda config: abreast)
     plan = layout(lstm.config, T, B, False, 5)
@@ -107,8 +107,8 @@ def test_same_bits_in_training(
         called.add(kernel.__name__)
         SCHEDULES[schedule_of_workers](kernel, arguments, workers)
 
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: 5)
-    monkeypatch.setattr("numba_lstm.threads.share_out", share_out)
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 5)
+    monkeypatch.setattr("numba_lstm.threadpool.share_out", share_out)
     monkeypatch.setattr(schedule, "_directions_abreast", lambda config: abreast)
     lstm.dropout_state = masks
     forward, back = threads

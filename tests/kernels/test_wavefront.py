@@ -40,8 +40,8 @@ def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_worke
         called.add(kernel.__name__)
         SCHEDULES[schedule_of_workers](kernel, arguments, workers)
 
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: threads)
-    monkeypatch.setattr("numba_lstm.threads.share_out", share_out)
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: threads)
+    monkeypatch.setattr("numba_lstm.threadpool.share_out", share_out)
     if T > 700:  # chunks that are shorter than the schedule has in mind
         monkeypatch.setattr("numba_lstm.layout.LONGEST_CHUNK", 12)
     monkeypatch.setattr(schedule, "_gain_of_rows", lambda *sizes: 1)
@@ -55,7 +55,7 @@ def test_same_bits(monkeypatch, T, B, I, H, L, threads, dtype, schedule_of_worke
 
 
 def test_stages_are_shared_out_where_that_gains(monkeypatch):
-    monkeypatch.setattr("numba_lstm.threads.available", lambda: 2)
+    monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 2)
     monkeypatch.setattr("numba_lstm.simd.cpu.cached_numbers", lambda itemsize: 10**9)
 
     def split(T, B, I, H, L, **options):

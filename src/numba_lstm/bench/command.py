@@ -13,7 +13,7 @@ from rich.console import Console
 from ..storage import write_file
 from . import report
 from .chart import FORMATS, picture
-from .comparison import MODES, Comparison, MismatchError, check_threads, compare
+from .comparison import MODES, SECONDS, Comparison, MismatchError, check_threads, compare
 from .engines import PEERS
 from .language_model import LEARNERS, compare_training
 from .process import EngineError
@@ -34,8 +34,6 @@ _TABLES = {
 _FAILURE_STATUS = 1
 # Columns of a table that is written into a pipe or a file.
 _WIDTH_OF_FILES = 140
-# For a shape and number of threads.
-_SECONDS = 2.0
 
 
 def _shapes(texts: tuple[str, ...], mode: str) -> list[Shape]:
@@ -123,7 +121,7 @@ def _show(comparisons: list[Comparison], markdown: bool) -> None:
 @click.option(
     "--seconds",
     type=float,
-    help=f"Time for a shape and number of threads, shared by all engines; {_SECONDS:g} by default. "
+    help=f"Time for a shape and number of threads, shared by all engines; {SECONDS:g} by default. "
     "The language model takes 20 steps a round instead.",
 )
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
@@ -179,7 +177,7 @@ def bench(
                     dtype=dtype,
                     against={name: PEERS[name] for name in peers},
                     rounds=rounds,
-                    seconds=_SECONDS if seconds is None else seconds,
+                    seconds=SECONDS if seconds is None else seconds,
                 ):
                     row.append(comparison)
                     if sys.stderr.isatty():

@@ -20,6 +20,8 @@ from .roofline import highest_rate
 from .shapes import Shape
 
 MODES = ("inference", "stream", "training")
+# For all engines of a shape and number of threads.
+SECONDS = 2.0
 # Largest difference of two right engines, as a share of the largest number of an array. Sums over
 # 100,000 terms differ by some 1e-5 in float32; products in bfloat16 or TF32 by 1e-3 and more.
 TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
@@ -120,7 +122,7 @@ def compare(
     dtype: Any = "float32",
     against: Mapping[str, type[Engine]] = PEERS,
     rounds: int = 5,
-    seconds: float = 3.0,
+    seconds: float = SECONDS,
 ) -> Iterator[Comparison]:
     """Compare numba-lstm with other engines.
 
@@ -132,8 +134,7 @@ def compare(
     shapes : sequence of Shape
     mode : str
         "inference": a call runs a whole sequence. "stream": it runs its steps one by one, the state
-        carried on. "training": forward, and back to x and all
-        parameters.
+        carried on. "training": forward, and back to x and all parameters.
     threads : int
     dtype : dtype
         float32 or float64.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import numba_lstm as nl
-from numba_lstm import schedule, threads
+from numba_lstm import schedule, threadpool
 from scripts import run_script, run_under
 
 ROWS = (20, 24, nl.LSTM(32, 64, seed=0))
@@ -32,22 +32,22 @@ def shares(monkeypatch):
         for worker in range(workers):
             kernel(*arguments, worker, workers)
 
-    monkeypatch.setattr(threads, "share_out", share_out)
+    monkeypatch.setattr(threadpool, "share_out", share_out)
     return counted
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """A machine with 64 cores, all of which this process may use."""
-    monkeypatch.setattr(threads.cpu, "cores", lambda: 64)
-    monkeypatch.setattr(threads, "_quota", lambda: float("inf"))
+    monkeypatch.setattr(threadpool.cpu, "cores", lambda: 64)
+    monkeypatch.setattr(threadpool, "_quota", lambda: float("inf"))
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 64)
     return monkeypatch
 
 
 def test_threads_is_an_upper_bound(machine):
-    assert threads.available() == threads.resolve(None) == threads.resolve(1000) == 64
-    assert [threads.resolve(most) for most in (1, 2, 63, 64)] == [1, 2, 63, 64]
+    assert threadpool.available() == threadpool.resolve(None) == threadpool.resolve(1000) == 64
+    assert [threadpool.resolve(most) for most in (1, 2, 63, 64)] == [1, 2, 63, 64]
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_threads_is_an_upper_bound(machine):
     ],
 )
 def test_what_bounds_all_of_them(machine, cores, quota, limit, expected):
-    machine.setattr(threads.cpu, "cores", lambda: cores)
-    machine.setattr(threads, "_quota", lambda: quota)
+    machine.setattr(threadpool.cpu, "cores", lambda: cores)
+    machine.setattr(threadpool, "_quota", lambda: quota)
     machine.setattr(numba.config, "NUMBA_NUM_THREADS", limit)
-    assert threads.available() == threads.resolve(None) == threads.resolve(64) == expected
+    assert threadpool.available() == threadpool.resolve(None) == threadpool.resolve(64) == expected
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,11 @@ def test_quota_of_the_control_group(content, expected, monkeypatch):
         return content
 
     monkeypatch.setattr(pathlib.Path, "read_text", read_text)
-    threads._quota.cache_clear()
+    threadpool._quota.cache_clear()
     try:
-        assert threads._quota() == expected
+        assert threadpool._quota() == expected
     finally:
-        threads._quota.cache_clear()
+        threadpool._quota.cache_clear()
 
 
 AVAILABLE = """
@@ -98,8 +98,8 @@ import os, sys
 if sys.argv[1] != "all":
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import numba_lstm as nl
-from numba_lstm import threads
-print(threads.available(), nl.LSTM(32, 64).plan(100, 64).threads)
+from numba_lstm import threadpool
+print(threadpool.available(), nl.LSTM(32, 64).plan(100, 64).threads)
 """
 
 
@@ -114,18 +114,18 @@ def test_one_core_or_one_thread_of_numba(affinity, environment):
 
 FORGOTTEN = """
 import os
-from numba_lstm import threads
-threads._quota = threads.functools.cache(lambda: next(quotas))
+from numba_lstm import threadpool
+threadpool._quota = threadpool.functools.cache(lambda: next(quotas))
 quotas = iter([1.0, float("inf")])
-assert threads._quota() == threads._quota() == 1
-name = threads.layer()
-assert threads._state.layer == name
+assert threadpool._quota() == threadpool._quota() == 1
+name = threadpool.layer()
+assert threadpool._state.layer == name
 child = os.fork()
 if child == 0:
-    forgotten = threads._state.layer is None and threads._quota() == float("inf")
-    os._exit(0 if forgotten and threads.layer() == name else 1)
+    forgotten = threadpool._state.layer is None and threadpool._quota() == float("inf")
+    os._exit(0 if forgotten and threadpool.layer() == name else 1)
 assert os.waitpid(child, 0)[1] == 0
-assert threads._state.layer == name and threads._quota() == 1
+assert threadpool._state.layer == name and threadpool._quota() == 1
 """
 
 
@@ -135,13 +135,13 @@ def test_a_forked_child_looks_at_its_layer_and_quota_anew():
 
 
 def test_the_layer_is_asked_for_once(monkeypatch):
-    name = threads.layer()
+    name = threadpool.layer()
 
     def launch():
         raise AssertionError("Numba takes locks here")
 
-    monkeypatch.setattr(threads.numba_pool, "_launch_threads", launch)
-    assert threads.layer() == name
+    monkeypatch.setattr(threadpool.numba_pool, "_launch_threads", launch)
+    assert threadpool.layer() == name
 
 
 @pytest.mark.parametrize(("T", "B", "lstm"), [ROWS, UNITS])
@@ -207,7 +207,7 @@ def test_a_call_that_fails_leaves_nobody_at_work(failing):
         finished.append(worker)
 
     with pytest.raises(KeyboardInterrupt):
-        threads._share_out_among_own_threads(kernel, (), 3)
+        threadpool._share_out_among_own_threads(kernel, (), 3)
     assert sorted(finished) == [worker for worker in range(3) if worker != failing]
 
 
@@ -261,16 +261,16 @@ def settings_of_host():
 @pytest.fixture
 def regions(monkeypatch):
     """Workers of each parallel region."""
-    if threads.available() < 2 or threads.layer() == "workqueue":
+    if threadpool.available() < 2 or threadpool.layer() == "workqueue":
         pytest.skip("calls enter no parallel region here")
     seen = []
-    region = threads.all_shares
+    region = threadpool.all_shares
 
     def observed(entry, arguments, workers):
         seen.append(workers)
         region(entry, arguments, workers)
 
-    monkeypatch.setattr(threads, "all_shares", observed)
+    monkeypatch.setattr(threadpool, "all_shares", observed)
     return seen
 
 
@@ -295,10 +295,10 @@ def note_thread(threads_of_workers, worker, workers):
 
 
 def test_workers_have_a_thread_each_whatever_the_host_has_set(host, regions):
-    if threads.layer() != "omp":
+    if threadpool.layer() != "omp":
         pytest.skip("elsewhere one thread may come by before the other wakes up")
     threads_of_workers = np.full(2, -1)
-    threads.share_out(note_thread, (threads_of_workers,), 2)
+    threadpool.share_out(note_thread, (threads_of_workers,), 2)
     assert regions == [2]
     assert sorted(threads_of_workers) == [0, 1]
     assert settings_of_host() == (1, 3)
@@ -311,7 +311,7 @@ def test_numbas_settings_are_the_hosts_again_after_an_error(host, monkeypatch):
 
     T, B, lstm = ROWS
     with monkeypatch.context() as patch:
-        patch.setattr(threads, "all_shares", fail)
+        patch.setattr(threadpool, "all_shares", fail)
         with pytest.raises(KeyboardInterrupt):
             call(T, B, lstm, threads=2)
     assert settings_of_host() == (1, 3)
