@@ -25,12 +25,12 @@ from .gemm import (
     asking_tiles,
     copy_columns,
     height_of,
-    panels_at_once,
+    panels_for_rows_compiled,
     rows_of,
     stretch_of,
-    stretches_of,
+    stretches_for_terms_compiled,
     tile_product,
-    tiles_over,
+    tiles_for_rows_compiled,
     tiling,
     weights_behind,
 )
@@ -299,7 +299,7 @@ def _groups_of_panels(cell, rows, first_panel, last_panel, lanes):
     last_vectors = 0
     if whole < last_panel - first_panel:
         last_vectors = vectors_of_panel(cell, last_panel - 1, lanes)
-    widest = panels_at_once(rows, 4) if cell.widest == WIDE else 1
+    widest = panels_for_rows_compiled(rows, 4) if cell.widest == WIDE else 1
     wide = whole // widest
     rest = whole - wide * widest
     return Groups(widest, wide, rest // 2, rest % 2, last_vectors)
@@ -455,9 +455,9 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     """
     lanes = width(walk.gates)
     terms = cell.hidden if call.ahead > 0 else cell.inputs + cell.hidden
-    tiles = tiles_over(rows, cell.widest)
+    tiles = tiles_for_rows_compiled(rows, cell.widest)
     # A tile goes through all parts of a panel before the next one does.
-    stretches = stretches_of(terms, WIDE, tiles, call.cached, lanes)
+    stretches = stretches_for_terms_compiled(terms, WIDE, tiles, call.cached, lanes)
     groups = _groups_of_panels(cell, rows, first_panel, last_panel, lanes)
     count = groups.wide + groups.pairs + groups.ones + (1 if groups.last_vectors > 0 else 0)
     to_and_fro = terms * cell.gate_columns <= call.cached_in_part

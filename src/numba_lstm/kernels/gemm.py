@@ -70,7 +70,7 @@ def panels_for_rows(rows, panels):
     return 1
 
 
-panels_at_once = inlined(panels_for_rows)
+panels_for_rows_compiled = inlined(panels_for_rows)
 
 
 class Terms(NamedTuple):
@@ -116,7 +116,7 @@ def tiles_for_rows(rows, vectors):
     return (rows + tallest - 1) // tallest
 
 
-tiles_over = inlined(tiles_for_rows)
+tiles_for_rows_compiled = inlined(tiles_for_rows)
 
 
 def widest_for_rows(rows):
@@ -151,7 +151,7 @@ def stretches_for_terms(terms, widest, tiles, cached, lanes):
     return (terms + longest - 1) // longest
 
 
-stretches_of = inlined(stretches_for_terms)
+stretches_for_terms_compiled = inlined(stretches_for_terms)
 
 
 class Stretch(NamedTuple):
@@ -220,7 +220,7 @@ def share_of_row(tile, tiles, numbers):
     return (before, share) if before < numbers else (0, 0)
 
 
-_share_of_row = inlined(share_of_row)
+_share_of_row_compiled = inlined(share_of_row)
 
 
 @inlined
@@ -232,7 +232,7 @@ def _asked_by_tile(upcoming, vectors, terms):
     AVX-512 (for both, 8 rows of 2048 units went at 153 GFLOP/s, and at 162 so).
     """
     lanes = width(upcoming.weights)
-    before, share = _share_of_row(upcoming.tile, upcoming.tiles, vectors * lanes)
+    before, share = _share_of_row_compiled(upcoming.tile, upcoming.tiles, vectors * lanes)
     return upcoming.weights + before * terms, share, lanes if share > lanes else 0
 
 
@@ -402,9 +402,9 @@ def product(
         (blocks, rows, columns), assigned; every four vectors of columns are a panel.
     """
     lanes = width(scratch)
-    tiles = blocks * tiles_over(rows, widest)
+    tiles = blocks * tiles_for_rows_compiled(rows, widest)
     terms = first.count + second.count
-    stretches = stretches_of(terms, widest, tiles, cached, lanes)
+    stretches = stretches_for_terms_compiled(terms, widest, tiles, cached, lanes)
     column = 0
     while column < columns:
         left = columns - column
@@ -414,7 +414,9 @@ def product(
         vectors = panel_vectors(left, lanes, widest)
         across = vectors * lanes
         direct = left >= across and not continued
-        together = panels_at_once(rows, left // across) if direct and vectors == WIDE else 1
+        together = (
+            panels_for_rows_compiled(rows, left // across) if direct and vectors == WIDE else 1
+        )
         panel = panels + column * panel_rows
         size = panel_rows * across
         onwards = size * together if left > across * together else 0

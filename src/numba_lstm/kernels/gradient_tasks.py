@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..jit import inlined
-from .gemm import WIDE, tiles_over
+from .gemm import WIDE, tiles_for_rows_compiled
 from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
 from .workers import first_of_share
 
@@ -28,7 +28,7 @@ def steps_for_batch(batch):
     return steps if batch > BLOCK_TERMS // 2 else steps // 2 * 2
 
 
-_steps_of_batch = inlined(steps_for_batch)
+_steps_for_batch_compiled = inlined(steps_for_batch)
 
 
 @inlined
@@ -39,7 +39,7 @@ def blocks_of_terms(call):
     of the whole batch is one stretch of memory, and read a little sooner (B32 H256 gradients at 239
     GFLOP/s, in blocks of halves at 236).
     """
-    steps = _steps_of_batch(call.batch)
+    steps = _steps_for_batch_compiled(call.batch)
     if call.groups == 1 and call.batch >= ROWS_IN_HALVES:
         steps = max(1, steps // 2)
     rows = (call.batch + call.groups - 1) // call.groups
@@ -110,7 +110,7 @@ def tasks_of_gradients(panels, features, workers):
     feature_tasks = (features + TASK_FEATURES - 1) // TASK_FEATURES
     while panel_tasks * feature_tasks % workers != 0:
         feature_tasks += 1
-    return panel_tasks, min(feature_tasks, tiles_over(features, WIDE))
+    return panel_tasks, min(feature_tasks, tiles_for_rows_compiled(features, WIDE))
 
 
 @inlined

@@ -100,7 +100,7 @@ def places_for_gradients(inputs, outputs, lanes):
     return Places(block_of_x, block_of_dy, sums_of_rows, sums, sums + panels * features * 4 * lanes)
 
 
-_places_of_task = inlined(places_for_gradients)
+_places_for_gradients_compiled = inlined(places_for_gradients)
 
 
 @inlined
@@ -146,7 +146,7 @@ def _gradient_task(
     first_panel, last_panel, first, last = task
     lanes = width(scratch)
     across, count = 4 * lanes, last - first
-    places = _places_of_task(inputs, outputs, lanes)
+    places = _places_for_gradients_compiled(inputs, outputs, lanes)
     block_of_x, block_of_dy = scratch + places.block_of_x, scratch + places.block_of_dy
     sums_of_rows, first_sums = scratch + places.sums_of_rows, scratch + places.sums
     numbers = as_integers(scratch)
@@ -228,7 +228,9 @@ def linear_gradients(
     """
     mode = enter_default_mode()
     lanes = width(address(scratches, 0))
-    scratch = address(scratches, worker * _places_of_task(inputs, outputs, lanes).size)
+    scratch = address(
+        scratches, worker * _places_for_gradients_compiled(inputs, outputs, lanes).size
+    )
     across = 4 * lanes
     panels = (inputs + across - 1) // across
     panel_tasks, output_tasks = tasks_of_gradients(panels, outputs, workers)

@@ -25,13 +25,13 @@ def pieces_of(size):
     return (size + _PIECE - 1) // _PIECE
 
 
-_pieces_of = inlined(pieces_of)
+_pieces_of_compiled = inlined(pieces_of)
 
 
 @inlined
 def _own(array, worker, workers):
     """A worker's share of an array: whole pieces of it."""
-    pieces = _pieces_of(array.size)
+    pieces = _pieces_of_compiled(array.size)
     first = first_of_share(pieces, worker, workers)
     return array[first * _PIECE : first_of_share(pieces, worker + 1, workers) * _PIECE]
 
@@ -198,7 +198,7 @@ def square_sums(values, sums, worker, workers):
         Which share of the pieces, of how many.
     """
     mode = enter_default_mode()
-    pieces = _pieces_of(values.size)
+    pieces = _pieces_of_compiled(values.size)
     lanes = width(address(values, 0))
     last_piece = first_of_share(pieces, worker + 1, workers)
     for piece in range(first_of_share(pieces, worker, workers), last_piece):
