@@ -8,26 +8,12 @@ import pytest
 
 import numba_lstm as nl
 
-
-def peak_of_arrays(call, times=3):
-    """Most bytes of NumPy's arrays that calls held beyond what was there before."""
-    for _ in range(3):
-        call()
-    gc.collect()
-    domain = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
-    tracemalloc.start()
-    try:
-        kept = []
-        for _ in range(times):
-            kept.append(call())
-        after = tracemalloc.take_snapshot().filter_traces([domain])
-        return sum(trace.size for trace in after.traces) / times
-    finally:
-        tracemalloc.stop()
+# Of Python's own objects while a call runs: arguments, views, tables of sizes.
+BESIDE = 20_000
 
 
-def most_of_arrays(call):
-    """Most bytes of NumPy's arrays that a call held at any time."""
+def most_bytes(call):
+    """Most bytes that Python and NumPy held at any time of a call."""
     for _ in range(3):
         call()
     gc.collect()
@@ -48,7 +34,11 @@ def nbytes(result):
     return 0 if result is None else result.nbytes
 
 
-SHAPES = [(9, 3, 5, 20, 2, False, 1), (60, 8, 30, 64, 1, True, 2), (40, 2, 30, 256, 1, False, 2)]
+SHAPES = [
+    (90, 30, 50, 20, 2, False, 1),
+    (60, 80, 30, 64, 1, True, 2),
+    (40, 20, 80, 256, 1, False, 2),
+]
 
 
 @pytest.mark.parametrize(("T", "B", "I", "H", "L", "bidirectional", "threads"), SHAPES)
@@ -56,9 +46,10 @@ def test_inference(T, B, I, H, L, bidirectional, threads):
     lstm = nl.LSTM(I, H, L, bidirectional=bidirectional, threads=threads)
     x = np.ones((T, B, I), np.float32)
     y, hx = lstm(x)
-    assert peak_of_arrays(lambda: lstm(x, hx)) == nbytes((y, *hx))
+    assert x.nbytes > 4 * BESIDE
+    assert most_bytes(lambda: lstm(x, hx)) < nbytes((y, *hx)) + BESIDE
     out = (y, hx)
-    assert peak_of_arrays(lambda: lstm(x, hx, out=out)) == 0
+    assert most_bytes(lambda: lstm(x, hx, out=out)) < BESIDE
 
 
 @pytest.mark.parametrize(("T", "B", "I", "H", "L", "bidirectional", "threads"), SHAPES)
@@ -73,15 +64,15 @@ def test_training(T, B, I, H, L, bidirectional, threads):
         lstm.gradients.zero()
         return lstm.forward(x), lstm.backward(dy)
 
-    assert peak_of_arrays(step) == nbytes((forward, backward))
+    assert most_bytes(step) < nbytes((forward, backward)) + BESIDE
 
 
 def test_linear_and_embedding():
-    linear, embedding = nl.Linear(30, 40), nl.Embedding(9, 30)
-    tokens = np.zeros((5, 6), np.int64)
-    x, y = np.empty((5, 6, 30), np.float32), np.empty((5, 6, 40), np.float32)
-    assert peak_of_arrays(lambda: embedding(tokens, out=x)) == 0
-    assert peak_of_arrays(lambda: linear(x, out=y)) == 0
+    linear, embedding = nl.Linear(300, 400), nl.Embedding(9, 300)
+    tokens = np.zeros((50, 60), np.int64)
+    x, y = np.empty((50, 60, 300), np.float32), np.empty((50, 60, 400), np.float32)
+    assert most_bytes(lambda: embedding(tokens, out=x)) < BESIDE < tokens.nbytes
+    assert most_bytes(lambda: linear(x, out=y)) < BESIDE
 
 
 @pytest.mark.parametrize("loss", [nl.softmax_cross_entropy, nl.mse])
@@ -93,7 +84,7 @@ def test_a_trainer_asks_for_no_outputs_and_no_gradients_of_theirs(loss):
     classes, numbers = np.ones((6, 4), int), np.ones((6, 4, 5000), np.float32)
     target = classes if loss is nl.softmax_cross_entropy else numbers
     predictions = 6 * 4 * 5000 * 4
-    assert most_of_arrays(lambda: trainer.step(x, target)) < predictions / 20
+    assert most_bytes(lambda: trainer.step(x, target)) < predictions / 20
 
 
 def resident():

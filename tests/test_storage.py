@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 import numba_lstm as nl
+from numba_lstm.language_model import CharLanguageModel
 from numba_lstm.storage import discard_parts, read_tensors, write_tensors
 
 MODELS = [
@@ -164,3 +167,28 @@ def test_other_dtypes_and_bad_thread_counts(tmp_path):
     nl.LSTM(3, 4).save(path)
     with pytest.raises(ValueError, match="threads must be at least 1; got 0"):
         nl.load(path, threads=0)
+
+
+def test_a_new_process_loads_every_model(tmp_path):
+    """Whatever it has imported so far."""
+    lstm = nl.LSTM(2, 3, seed=0)
+    models = {
+        "lstm": lstm,
+        "sequential": nl.Sequential(lstm, nl.Linear(3, 1, seed=0)),
+        "language": CharLanguageModel("ab", hidden_size=3, embedding_dim=2, seed=0),
+    }
+    for name, model in models.items():
+        model.save(tmp_path / name)
+    script = f"""
+import numba_lstm as nl
+for name in {list(models)}:
+    print(type(nl.load({str(tmp_path)!r} + "/" + name)).__name__)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [type(model).__name__ for model in models.values()]
+
+
+def test_classes_that_nobody_can_have_saved_are_not_named(tmp_path):
+    write_tensors(tmp_path / "file", {"a": np.ones(1)}, {"model": "Layer"})
+    with pytest.raises(nl.FormatError, match=r"known class, Embedding, .*; got Layer"):
+        nl.load(tmp_path / "file")

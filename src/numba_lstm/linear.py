@@ -278,6 +278,8 @@ class Linear(Layer):
         RuntimeError
             If there was no `forward`, or its `backward` was called, or the parameters have changed,
             or another thread is in `forward` or `backward` of this layer.
+        MemoryError
+            If there is no room for dx; the same then holds.
         """
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
@@ -286,10 +288,9 @@ class Linear(Layer):
             rows = self._tape.read(self.parameters)
             array = real_array("dy", dy, self.parameters.dtype)
             require_shape("dy", array, (*rows.array.shape[:-1], self.out_features), "as the output")
+            dx = np.empty(rows.array.shape, array.dtype) if wanted else None
             self._tape.clear()
-            dx = None
-            if wanted:
-                dx = np.empty(rows.array.shape, array.dtype)
+            if dx is not None:
                 self._product(self._backward_panels, array, rows.count, dx, most)
             self._set_gradients(rows, array, added, most)
         return dx

@@ -7,6 +7,8 @@ old file or the new one. Nothing in them is executed when they are read.
 from __future__ import annotations
 
 import glob
+import importlib
+import inspect
 import json
 import os
 import secrets
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 FORMAT = "numba-lstm"
 FORMAT_VERSION = 1
+
+# Models of modules that are imported when they are wanted.
+_MODULES = {"CharLanguageModel": "numba_lstm.language_model"}
 
 # Files that are being written.
 _PART = ".{name}.{unique}.part"
@@ -247,6 +252,19 @@ def _rebuilt(
     return built
 
 
+def _concrete_classes() -> dict[str, type[StoredModel]]:
+    """Classes of models by their names, of all modules that have been imported."""
+    known = StoredModel._classes.items()
+    return {name: stored for name, stored in known if not inspect.isabstract(stored)}
+
+
+def _class_of(name: str | None) -> type[StoredModel] | None:
+    """Class of models of this name, or None if there is none."""
+    if name in _MODULES:
+        importlib.import_module(_MODULES[name])
+    return _concrete_classes().get(name or "")
+
+
 def load(path: str | os.PathLike[str], *, threads: int | None = None) -> StoredModel:
     """Read a model that `save` wrote.
 
@@ -276,14 +294,16 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> StoredM
         integer("threads", threads, least=1)
     tensors, metadata = read_tensors(path)
     name = metadata.get("model")
-    if name not in StoredModel._classes:
+    stored = _class_of(name)
+    if stored is None:
+        known = dict.fromkeys((*_concrete_classes(), *_MODULES))
         raise FormatError(
-            f"{path} must hold a model of a known class, {', '.join(StoredModel._classes)}; "
+            f"{path} must hold a model of a known class, {', '.join(known)}; "
             f"got {name or metadata.get('kind', 'no model')}"
         )
     try:
         configuration = json.loads(metadata["configuration"])
-        model = StoredModel._classes[name].from_configuration(configuration, threads=threads)
+        model = stored.from_configuration(configuration, threads=threads)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} holds no configuration of a {name}: {error}") from None
     expected = {key: _described(array) for key, array in model.parameters.items()}
