@@ -16,6 +16,11 @@ def read(array, start, steps, index):
 
 
 @numba.njit
+def read_behind(array, start, steps, index):
+    return (address(array, start) - steps)[index]
+
+
+@numba.njit
 def write(array, start, index, value):
     pointer = address(array, start)
     pointer[index] = value
@@ -37,7 +42,7 @@ def test_reads_at_start_plus_steps_plus_index(dtype):
     array = np.arange(3, 23).astype(dtype)
     for start, steps, index in [(0, 0, 0), (5, 0, 0), (5, 3, 0), (5, 3, 2), (9, -4, -5)]:
         value = read(array, start, steps, index)
-        assert value == array[start + steps + index]
+        assert value == read_behind(array, start, -steps, index) == array[start + steps + index]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -12,11 +12,10 @@ from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address, as_integers
 from numba_lstm.simd.tile import (
     PANEL_VECTORS,
-    square_tile,
-    tile_accumulate,
-    tile_load,
+    add_square_tile,
+    load_square_tile,
+    store_square_tile,
     tile_outer_sum,
-    tile_store,
     tile_sum,
 )
 
@@ -156,9 +155,9 @@ def test_outer_products_are_a_chain_from_zero_that_is_written_or_added_once(resu
 
 @numba.njit
 def move(source, source_row, copy, added, target_row):
-    tile = tile_load(square_tile(address(source, 0)), address(source, 0), source_row, 0)
-    tile_store(tile, address(copy, 0), target_row, 0)
-    tile_accumulate(tile, address(added, 0), target_row, 0)
+    tile = load_square_tile(address(source, 0), source_row)
+    store_square_tile(tile, address(copy, 0), target_row)
+    add_square_tile(tile, address(added, 0), target_row)
 
 
 def test_a_tile_is_loaded_stored_and_added_row_by_row(dtype):

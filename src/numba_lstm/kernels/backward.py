@@ -49,7 +49,7 @@ def _doutputs(call, cell, workspace, step_size):
     Of one direction there is room for those steps only that are gone through at once.
     """
     first = call.start if call.directions == 1 else 0
-    return address(workspace, cell.doutputs) + -first * step_size
+    return address(workspace, cell.doutputs) - first * step_size
 
 
 class StepBack(NamedTuple):

@@ -88,7 +88,7 @@ def source_of_layer(call, cells, layer, x, workspace):
         return Source(address(x, 0), call.x_step, call.x_row)
     cell = cells[layer * call.directions]
     step = call.batch * cell.inputs
-    return Source(address(workspace, cell.source) + -call.held * step, step, cell.inputs)
+    return Source(address(workspace, cell.source) - call.held * step, step, cell.inputs)
 
 
 @inlined
@@ -167,10 +167,10 @@ def walk_from(call, cells, index, past, surroundings):
     if call.training == 1:
         h_row, h_step, state_room = row, onwards * B * row, H
         h_after = kept_hidden(call, cell, direction, workspace, step) + first * row
-        h_before = h_after + -h_step
+        h_before = h_after - h_step
         c_step = onwards * room.rows * cell.c_row
         c_after = kept_cell_state(call, cell, workspace, step, room, first)
-        c_before = c_after + -c_step
+        c_before = c_after - c_step
 
     if layer == call.layers - 1:
         target = address(y, 0) + (step * call.y_step + first * call.y_row + direction * H)

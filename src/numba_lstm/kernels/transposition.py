@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from ..jit import device
 from ..simd.tile import (
+    add_square_tile,
     keep_loop,
-    square_tile,
-    tile_accumulate,
-    tile_load,
-    tile_store,
+    load_square_tile,
+    store_square_tile,
     tile_transposed,
 )
 from ..simd.vector import width
@@ -33,7 +32,6 @@ def transpose(rows, columns, source, source_row, target, target_row, added):
     added : bool
     """
     lanes = width(source)
-    shape = square_tile(source)
     for row in range(0, rows, lanes):
         for column in range(0, columns, lanes):
             keep_loop()
@@ -41,11 +39,11 @@ def transpose(rows, columns, source, source_row, target, target_row, added):
             result = target + (column * target_row + row)
             high, wide = min(lanes, rows - row), min(lanes, columns - column)
             if high == lanes and wide == lanes:
-                tile = tile_transposed(tile_load(shape, place, source_row, 0))
+                tile = tile_transposed(load_square_tile(place, source_row))
                 if added:
-                    tile_accumulate(tile, result, target_row, 0)
+                    add_square_tile(tile, result, target_row)
                 else:
-                    tile_store(tile, result, target_row, 0)
+                    store_square_tile(tile, result, target_row)
                 continue
             for r in range(high):
                 for c in range(wide):

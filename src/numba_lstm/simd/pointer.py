@@ -1,4 +1,4 @@
-"""Pointer: the address of a number in an array, moved with ``+`` and read with ``[i]``.
+"""Pointer: the address of a number in an array, moved with ``+`` and ``-`` and read with ``[i]``.
 
 Kernels pass addresses to one another: one machine word in place of the seven of an array, and no
 reference counts. Nothing checks bounds: whoever makes the pointer knows the table of shapes.
@@ -123,8 +123,7 @@ def fetch_to_write(typing_context: Any, pointer: Any) -> Any:
     return _fetching(pointer, to_write=True)
 
 
-@type_callable(operator.add)
-def _type_advance(context: Any) -> Any:
+def _type_move(context: Any) -> Any:
     def typer(pointer: Any, count: Any) -> Any:
         if isinstance(pointer, Pointer) and isinstance(count, types.Integer):
             return pointer
@@ -133,10 +132,20 @@ def _type_advance(context: Any) -> Any:
     return typer
 
 
+type_callable(operator.add)(_type_move)
+type_callable(operator.sub)(_type_move)
+
+
 @lower_builtin(operator.add, Pointer, types.Integer)
 def _lower_advance(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     count = context.cast(builder, arguments[1], signature.args[1], types.int64)
     return offset(builder, arguments[0], count)
+
+
+@lower_builtin(operator.sub, Pointer, types.Integer)
+def _lower_retreat(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    count = context.cast(builder, arguments[1], signature.args[1], types.int64)
+    return offset(builder, arguments[0], builder.neg(count))
 
 
 @type_callable(operator.getitem)

@@ -81,19 +81,6 @@ def _emit_tile_store(builder: Any, tile: Tile, value: Any, *place: Any) -> None:
 
 
 @intrinsic
-def square_tile(typing_context: Any, pointer: Any) -> Any:
-    """Tile of zeros for the numbers behind `pointer`: a vector for each lane of a vector."""
-    if not isinstance(pointer, Pointer):
-        return None
-    tile = Tile(pointer.dtype, Vector(pointer.dtype).width, 1)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return ir.Constant(context.get_value_type(tile), None)
-
-    return tile(pointer), generate
-
-
-@intrinsic
 def tile_transposed(typing_context: Any, tile: Any) -> Any:
     """Square tile with rows and lanes exchanged.
 
@@ -129,51 +116,47 @@ def tile_transposed(typing_context: Any, tile: Any) -> Any:
     return tile(tile), generate
 
 
-@intrinsic
-def tile_load(
-    typing_context: Any, shape: Any, pointer: Any, row_stride: Any, panel_stride: Any
-) -> Any:
-    """Tile of the shape of another, with the vectors at `pointer`.
-
-    Rows are `row_stride` numbers apart: with a stride of 0 all of them are the same.
-    """
-    if not (isinstance(shape, Tile) and isinstance(pointer, Pointer)):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _emit_tile_load(context, builder, shape, *arguments[1:])
-
-    return shape(shape, pointer, types.int64, types.int64), generate
+# A tile of one vector in a row is in one panel.
+_NO_PANELS = ir.Constant(ir.IntType(64), 0)
 
 
 @intrinsic
-def tile_store(
-    typing_context: Any, tile: Any, pointer: Any, row_stride: Any, panel_stride: Any
-) -> Any:
-    """Write `tile` to `pointer`, its rows and panels so many numbers apart."""
-    if not (isinstance(tile, Tile) and isinstance(pointer, Pointer)):
+def load_square_tile(typing_context: Any, pointer: Any, row_stride: Any) -> Any:
+    """Tile with a row for each lane of a vector: those at `pointer`, so many numbers apart."""
+    if not isinstance(pointer, Pointer):
+        return None
+    tile = Tile(pointer.dtype, Vector(pointer.dtype).width, 1)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _emit_tile_load(context, builder, tile, *arguments, _NO_PANELS)
+
+    return tile(pointer, types.int64), generate
+
+
+@intrinsic
+def store_square_tile(typing_context: Any, tile: Any, pointer: Any, row_stride: Any) -> Any:
+    """Write `tile` to `pointer`, its rows so many numbers apart."""
+    if not (isinstance(tile, Tile) and tile.vectors == 1 and isinstance(pointer, Pointer)):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _emit_tile_store(builder, tile, *arguments)
+        _emit_tile_store(builder, tile, *arguments, _NO_PANELS)
         return context.get_dummy_value()
 
-    return types.void(tile, pointer, types.int64, types.int64), generate
+    return types.void(tile, pointer, types.int64), generate
 
 
 @intrinsic
-def tile_accumulate(
-    typing_context: Any, tile: Any, pointer: Any, row_stride: Any, panel_stride: Any
-) -> Any:
-    """Add `tile` to what stands at `pointer`, its rows and panels so many numbers apart."""
-    if not (isinstance(tile, Tile) and isinstance(pointer, Pointer)):
+def add_square_tile(typing_context: Any, tile: Any, pointer: Any, row_stride: Any) -> Any:
+    """Add `tile` to what stands at `pointer`, its rows so many numbers apart."""
+    if not (isinstance(tile, Tile) and tile.vectors == 1 and isinstance(pointer, Pointer)):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _emit_tile_accumulate(builder, tile, *arguments)
+        _emit_tile_accumulate(builder, tile, *arguments, _NO_PANELS)
         return context.get_dummy_value()
 
-    return types.void(tile, pointer, types.int64, types.int64), generate
+    return types.void(tile, pointer, types.int64), generate
 
 
 def _emit_rank1(

@@ -215,7 +215,6 @@ def _define_operator(function: Callable[..., Any], instruction: str) -> None:
 _define_operator(operator.add, "fadd")
 _define_operator(operator.sub, "fsub")
 _define_operator(operator.mul, "fmul")
-_define_operator(operator.truediv, "fdiv")
 
 
 @type_callable(operator.neg)
