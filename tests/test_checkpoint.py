@@ -67,7 +67,7 @@ def spans(lstm, T, B, checkpoint, threads):
 )
 def test_spans_have_the_same_bits(T, B, sizes, options, checkpoint, threads):
     whole = results(None, T, B, sizes, **options, threads=1)
-    with laid_out_with(_SPAN=0):
+    with laid_out_with(_CACHES_OF_A_SPAN=0):
         cut = spans(nl.LSTM(*sizes, **options), T, B, checkpoint, threads)
         in_spans = results(checkpoint, T, B, sizes, **options, threads=threads)
     assert (len(cut) > 1) == (checkpoint is not None or not options.get("bidirectional"))

@@ -141,7 +141,7 @@ def check(case, random):
     fewer = trained(case, *arrays, threads=7, threads_back=int(random.integers(1, 7)))
     assert_same(fewer, whole, f"fewer threads on the way back, {case}")
     threads, checkpoint = (int(random.integers(1, 8)) for _ in range(2))
-    with laid_out_with(_SPAN=0):
+    with laid_out_with(_CACHES_OF_A_SPAN=0):
         for segments in (None, checkpoint):
             spans = trained(case, *arrays, threads=threads, checkpoint=segments)
             assert_same(spans, whole, f"spans, {segments} steps a segment, {threads}, {case}")

@@ -50,7 +50,7 @@ def test_the_bits_do_not_depend_on_threads_or_pieces(case, accumulate):
     for threads, checkpoint in ((2, None), (3, None), (5, 1), (1, 16), (2, "auto"), (7, None)):
         found = gradients_of(case, threads, checkpoint, accumulate).flat
         np.testing.assert_array_equal(found, expected, f"{threads} threads, {checkpoint}")
-    with laid_out_with(_SPAN=0):
+    with laid_out_with(_CACHES_OF_A_SPAN=0):
         np.testing.assert_array_equal(gradients_of(case, 2, None, accumulate).flat, expected)
 
 

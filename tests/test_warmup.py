@@ -123,8 +123,8 @@ def test_a_model_compiles_what_it_needs():
     seen = fresh(COMPILE)
     inference, training = seen["ready"]
     assert sorted(inference) == [
-        *("forward.lstm_forward", "panels.pack_cells", "region.all_shares", "rows.keep_rows"),
-        *("step.lstm_step", "units.lstm_units", "wavefront.lstm_wavefront"),
+        *("forward.lstm_forward", "inactive_rows.restore_inactive_rows", "panels.pack_cells"),
+        *("region.all_shares", "step.lstm_step", "units.lstm_units", "wavefront.lstm_wavefront"),
     ]
     assert sorted(set(training)) == [
         *("backward.lstm_backward", "gradients.lstm_gradients", "gradients.lstm_sums_of_groups"),
@@ -147,9 +147,9 @@ def test_with_one_thread_no_threads_start():
     names, started = fresh(ONE_THREAD)
     assert names == [
         *("backward.lstm_backward", "forward.lstm_forward", "gradients.lstm_gradients"),
-        *("gradients.lstm_sums_of_groups", "linear.linear_product", "panels.pack_cells"),
-        *("panels.pack_matrix", "panels.pack_products", "rows.keep_rows", "step.lstm_step"),
-        "vocabulary.lstm_vocabulary",
+        *("gradients.lstm_sums_of_groups", "inactive_rows.restore_inactive_rows"),
+        *("linear.linear_product", "panels.pack_cells", "panels.pack_matrix"),
+        *("panels.pack_products", "step.lstm_step", "vocabulary.lstm_vocabulary"),
     ]
     assert not started
 

@@ -42,7 +42,7 @@ from .schedule import (
 from .simd import cpu
 
 # Backward goes at once through as many steps as have so many times `cpu.cached_numbers` of gates.
-_SPAN = 6
+_CACHES_OF_A_SPAN = 6
 # Rows whose distance is a multiple of this fall into the same sets of the L1 cache.
 _ALIASING_BYTES = 4096
 
@@ -228,7 +228,7 @@ def _span(config: LSTMConfig, T: int, B: int, pieces: tuple[Piece, ...]) -> int:
     if both_ways or 4 * H * (1 + config.most_terms) > cached:
         return round_up(max(1, T), block)
     numbers_of_step = 4 * H * max(1, B) * config.num_layers
-    return round_up(max(1, _SPAN * cached // numbers_of_step), block)
+    return round_up(max(1, _CACHES_OF_A_SPAN * cached // numbers_of_step), block)
 
 
 def _panel_form(config: LSTMConfig, rows: int, training: bool, ahead: bool) -> PanelForm:

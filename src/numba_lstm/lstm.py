@@ -96,7 +96,7 @@ class _Sequence(NamedTuple):
     tokens: NDArray[np.int64] | None = None
 
     @property
-    def room(self) -> int:
+    def vocabulary(self) -> int:
         """Rows that a table needs room for; 0 if there is none.
 
         Some more than it has, or each of its sizes would be laid out anew.
@@ -488,7 +488,7 @@ class LSTM(Layer):
         # A small call is not shared out, and how many threads there may be takes microseconds.
         shared = worth_sharing(self.config.operations(T, B))
         most = self._threads(threads) if shared or threads is not None else 1
-        laid_out = self._layout(T, B, False, most, 0, sequence.room)
+        laid_out = self._layout(T, B, False, most, 0, sequence.vocabulary)
         workspace = self._pool.borrow()
         try:
             buffer = workspace.reserve(laid_out.size)
@@ -579,7 +579,7 @@ class LSTM(Layer):
         segment = segment_steps(checkpoint, sequence.T, sequence.B)
         most = self._threads(threads)
         T, B = sequence.T, sequence.B
-        laid_out = self._layout(T, B, True, most, segment, sequence.room)
+        laid_out = self._layout(T, B, True, most, segment, sequence.vocabulary)
         with self._tape.alone():
             # What an earlier call kept is read with its own table: that changes once there is room.
             results = self._outputs(out, sequence, state)

@@ -103,8 +103,8 @@ class Places:
         self.size += round_up(math.prod(shape), self._line)
         return place
 
-    def take_apart(self, workers: int, count: int) -> tuple[int, int]:
-        """Take a place for each worker; returns the first, and how far on the next one's is."""
-        between = APART_BYTES // CACHE_LINE * self._line if workers > 1 else 0
-        onwards = round_up(count, self._line) + between
-        return self.take(workers, onwards), onwards
+    def take_apart(self, count: int, size: int) -> tuple[int, int]:
+        """Take so many places alike; returns the first, and how far on the next one is."""
+        between = APART_BYTES // CACHE_LINE * self._line if count > 1 else 0
+        onwards = round_up(size, self._line) + between
+        return self.take(count, onwards), onwards

@@ -380,7 +380,7 @@ def global_norm(gradients: Parameters, *, threads: int | None = None) -> float:
     """
     _require_parameters("gradients", gradients)
     workers = threadpool.workers_of_pass(threads, gradients.size)
-    sums = np.empty(updates.pieces_of(gradients.size))
+    sums = np.empty(updates.stripes_of(gradients.size))
     threadpool.share_out(updates.square_sums, (gradients._writable, sums), workers)
     return math.sqrt(sum(sums.tolist()))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import threadpool
 from .config import LSTMConfig
 from .kernels.forward import lstm_forward
-from .kernels.rows import keep_rows
+from .kernels.inactive_rows import restore_inactive_rows
 from .kernels.step import STEP, lstm_step
 from .kernels.units import lstm_units
 from .layout import PanelForm, layout
@@ -200,6 +200,8 @@ class Stream:
             If an argument has the wrong kind, shape or layout; the state is as it was then.
         RuntimeError
             If another thread is in a call of this stream.
+        MemoryError
+            If there is no room for the output; the state is as it was then.
         """
         dtype = self._dtype
         array = real_array("x", x, dtype)
@@ -222,8 +224,9 @@ class Stream:
             elif not lstm_step(self._table, writable(array), y):
                 raise overlap("out", "x")
             if mask is not None:
-                h, c = flat(self._h), flat(self._c)
-                keep_rows(flat(mask), self._config.cells, flat(self._before), h, c, y.ravel())
+                h, c, before = flat(self._h), flat(self._c), flat(self._before)
+                cells = self._config.cells
+                restore_inactive_rows(flat(mask), cells, before, h, c, y.ravel())
         finally:
             self._turn.end()
         return y
@@ -259,6 +262,8 @@ class Stream:
             If an argument has the wrong kind, shape or layout; the state is as it was then.
         RuntimeError
             If another thread is in a call of this stream.
+        MemoryError
+            If there is no room for the output; the state is as it was then.
         """
         config = self._config
         array = real_array("chunk", chunk, config.numpy_dtype)
@@ -385,6 +390,8 @@ class SequentialStream:
             If an argument has the wrong kind, shape or layout; the states are as they were then.
         RuntimeError
             If another thread is in a call of this stream.
+        MemoryError
+            If there is no room for the output; the state is as it was then.
         """
         mask = active_rows(active, self.batch_size)
         given = array_of_kind("x", x, "fiu", "an array of tokens or of real numbers")
@@ -424,6 +431,8 @@ class SequentialStream:
             If an argument has the wrong kind, shape or layout; the states are as they were then.
         RuntimeError
             If another thread is in a call of this stream.
+        MemoryError
+            If there is no room for the output; the state is as it was then.
         """
         given = array_of_kind("chunk", chunk, "fiu", "an array of tokens or of real numbers")
         B, *features = self._x_shape

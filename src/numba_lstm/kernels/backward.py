@@ -13,7 +13,7 @@ from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, fetch, fetch_to_write
 from ..simd.tile import keep_loop
-from ..simd.vector import load, load_first, width
+from ..simd.vector import load, width
 from .cell import cell_backward
 from .dropout import dropout
 from .forward import (
@@ -22,7 +22,6 @@ from .forward import (
     load_state,
     save_state,
     step_at,
-    store_units,
 )
 from .gemm import (
     ROWS,
@@ -31,8 +30,10 @@ from .gemm import (
     product,
 )
 from .kept import keeps_gates, kept_cell_state, kept_term, outputs_row
+from .lanes import load_up_to, store_up_to
 from .panels import gate_stride, gates_of_panel, panels_of, whole_panels
 from .rooms import rows_in_room
+from .workers import scratch_of
 
 
 @inlined
@@ -136,9 +137,7 @@ def cell_step_back(cell, first_panel, last_panel, rows, place):
             if has_dy:
                 source = dy + (row * dy_row + unit)
                 fetch(source + dy_next)
-                dh_after = dh_after + (
-                    load(source) if units >= lanes else load_first(source, units)
-                )
+                dh_after = dh_after + load_up_to(source, units)
             da_i, da_f, da_g, da_o, dc_before = cell_backward(
                 load(four),
                 load(four + gate),
@@ -149,11 +148,11 @@ def cell_step_back(cell, first_panel, last_panel, rows, place):
                 dh_after,
                 load(dc + state),
             )
-            store_units(da_i, four, units)
-            store_units(da_f, four + gate, units)
-            store_units(da_g, four + 2 * gate, units)
-            store_units(da_o, four + 3 * gate, units)
-            store_units(dc_before, dc + state, units)
+            store_up_to(da_i, four, units)
+            store_up_to(da_f, four + gate, units)
+            store_up_to(da_g, four + 2 * gate, units)
+            store_up_to(da_o, four + 3 * gate, units)
+            store_up_to(dc_before, dc + state, units)
 
 
 @inlined
@@ -326,7 +325,7 @@ def lstm_backward(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace,
     mode = enter_default_mode()
     call = calls[0]
     begin, end = call.start, call.stop
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    scratch = scratch_of(call, workspace, worker)
     for number in range(call.rooms):
         keep_loop()
         room, first, rows = rows_in_room(call, number, worker, workers)

@@ -13,7 +13,7 @@ from ..jit import device, inlined, kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, fetch_to_write
 from ..simd.tile import keep_loop
-from ..simd.vector import load, load_first, store, store_first, width
+from ..simd.vector import load, load_first, store, width
 from .cell import cell_gates, cell_output
 from .dropout import dropout
 from .gemm import (
@@ -35,6 +35,7 @@ from .gemm import (
     weights_behind,
 )
 from .kept import keeps_gates, kept_cell_state, kept_hidden, kept_term, outputs_row
+from .lanes import store_up_to
 from .panels import (
     gate_stride,
     gates_of_panel,
@@ -48,6 +49,7 @@ from .panels import (
 from .projection import GateRows, project
 from .rooms import Room, rows_in_room
 from .vocabulary import is_looked_up, look_up_inputs
+from .workers import scratch_of
 
 
 @device
@@ -123,7 +125,7 @@ class Walk(NamedTuple):
     c_after: Pointer
     c_row: int
     c_step: int
-    room: int  # for the units of h and c: H, or more where rows are padded
+    state_units: int  # that h and c have room for: H, or more where rows are padded
     y: Pointer
     y_row: int
     y_step: int
@@ -159,13 +161,13 @@ def walk_from(call, cells, index, past, surroundings):
     apart = room.number * call.rooms_apart if call.training == 0 else 0
     row = outputs_row(call, cell)
 
-    h_row, h_step, state_room = cell.state_row, 0, cell.state_row
+    h_row, h_step, state_units = cell.state_row, 0, cell.state_row
     h, slot = address(workspace, cell.h + apart), room_rows * h_row
     h_before, h_after = h + past % 2 * slot, h + (past + 1) % 2 * slot
     c_before = address(workspace, cell.c + apart)
     c_after, c_step = c_before, 0
     if call.training == 1:
-        h_row, h_step, state_room = row, onwards * B * row, H
+        h_row, h_step, state_units = row, onwards * B * row, H
         h_after = kept_hidden(call, cell, direction, workspace, step) + first * row
         h_before = h_after - h_step
         c_step = onwards * room.rows * cell.c_row
@@ -202,7 +204,7 @@ def walk_from(call, cells, index, past, surroundings):
         c_after,
         cell.c_row,
         c_step,
-        state_room,
+        state_units,
         target,
         y_row,
         y_step,
@@ -211,15 +213,6 @@ def walk_from(call, cells, index, past, surroundings):
         term_step,
         scratch,
     )
-
-
-@inlined
-def store_units(vector, place, units):
-    """Store the lanes of units that there are, or that there is room for."""
-    if units >= width(place):
-        store(vector, place)
-    else:
-        store_first(vector, place, units)
 
 
 class Along(NamedTuple):
@@ -269,7 +262,7 @@ def _activate(
         store(f, place + gate)
         store(g, place + 2 * gate)
         store(o, place + 3 * gate)
-        store_units(c, _at(c_after, k), room - k * apart)
+        store_up_to(c, _at(c_after, k), room - k * apart)
     for k in range(count):
         keep_loop()
         if next_elsewhere:
@@ -278,8 +271,8 @@ def _activate(
             for along in (c_after, h, y):
                 fetch_to_write(_at(along, k) + along.onwards)
         h_new = cell_output(load(_at(gates, k) + 3 * gate), load(_at(c_after, k)))
-        store_units(h_new, _at(h, k), room - k * apart)
-        store_units(h_new, _at(y, k), y_units - k * apart)
+        store_up_to(h_new, _at(h, k), room - k * apart)
+        store_up_to(h_new, _at(y, k), y_units - k * apart)
 
 
 class Groups(NamedTuple):
@@ -337,7 +330,7 @@ def _next_step(walk):
         walk.c_after + walk.c_step,
         walk.c_row,
         walk.c_step,
-        walk.room,
+        walk.state_units,
         walk.y + walk.y_step,
         walk.y_row,
         walk.y_step,
@@ -436,7 +429,7 @@ def _step_of_panels(
                     Along(walk.c_before + c, c_next, walk.c_step),
                     Along(walk.c_after + c, c_next, walk.c_step),
                     Along(walk.h_after + (row * walk.h_row + unit), h_next, walk.h_step),
-                    walk.room - unit,
+                    walk.state_units - unit,
                     Along(walk.y + (row * walk.y_row + unit), y_next, walk.y_step),
                     H - unit,
                     next_elsewhere,
@@ -552,7 +545,7 @@ def end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace):
 
 
 @device
-def run_chunk(call, cell, panels, rows, steps, walk, past, where):
+def _run_chunk(call, cell, panels, rows, steps, walk, past, where):
     """Some steps of all units of a cell; their inputs ahead of the recurrence, if that is done."""
     count = panels_of(cell, width(where.scratch))
     if call.ahead > 0:
@@ -565,7 +558,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
     """One worker's rows; see `lstm_forward`."""
     D = call.directions
     steps = call.stop - call.start
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    scratch = scratch_of(call, workspace, worker)
     chunk = call.ahead if call.ahead > 0 else max(1, steps)
     for number in range(call.rooms):
         keep_loop()
@@ -584,7 +577,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
                 for past in range(0, steps, chunk):
                     walk = walk_from(call, cells, index, past, where)
                     some = min(chunk, steps - past)
-                    run_chunk(call, cell, panels, rows, some, walk, past, where)
+                    _run_chunk(call, cell, panels, rows, some, walk, past, where)
                 walk = walk_from(call, cells, index, steps, where)
                 end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)
             drop_outputs(call, cells, layer, first, rows, workspace)
@@ -624,7 +617,7 @@ def lstm_forward(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker
     h_n, c_n : array
         (L D, B, H) states after, assigned; may be h0 and c0.
     workspace : array
-        h, c, outputs and, for training, gates and marks are assigned.
+        h, c, outputs, gates where there is room for them and, for training, marks are assigned.
     worker, workers : int
         Which share of the rows, of how many.
     """

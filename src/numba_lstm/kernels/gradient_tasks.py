@@ -162,11 +162,11 @@ def rows_of_sums(task):
 
 
 @inlined
-def room_of_task(task, features):
-    """Row where the room of a task begins, if each has as many rows as it needs, and no more.
+def first_row_of_task(task, features):
+    """Row where the sums of a task begin, if each has as many rows as it needs, and no more.
 
     The tasks of the same panels share out the rows of these panels by their features, so no two
-    rooms overlap.
+    overlap.
     """
     across = task.last_panel - task.first_panel
     return task.first_panel * features + across * task.first

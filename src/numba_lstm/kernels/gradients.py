@@ -28,7 +28,7 @@ from .gradient_tasks import (
     Task,
     block_at_hand,
     blocks_at_hand,
-    room_of_task,
+    first_row_of_task,
     rows_of_sums,
     share_of_panels,
     task_of_groups,
@@ -52,7 +52,7 @@ from .tables import ROOM_FOR_TERMS
 from .token_sums import sum_by_tokens
 from .transposition import transpose
 from .vocabulary import is_looked_up
-from .workers import first_of_share
+from .workers import first_of_share, scratch_of
 
 
 @inlined
@@ -339,7 +339,7 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
     """
     mode = enter_default_mode()
     call = calls[0]
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    scratch = scratch_of(call, workspace, worker)
     lanes = width(scratch)
     row_size = 4 * lanes
     D = call.directions
@@ -373,7 +373,7 @@ def lstm_gradients(calls, cells, x, gradients, workspace, worker, workers):
                 group, task = of_group
                 row, panel_rows = task.first_panel * features + task.first, features
                 if whole:
-                    row, panel_rows = room_of_task(largest, features), task.last - task.first
+                    row, panel_rows = first_row_of_task(largest, features), task.last - task.first
                 partial = cell.partial + group * call.partial_apart
                 sums = address(workspace, partial + row * row_size)
                 _gradient_task(

@@ -18,32 +18,15 @@ from ..simd.vector import (
     lane_maximum,
     lane_sum,
     load,
-    load_first,
-    store,
-    store_first,
     where_less,
     width,
 )
 from .activations import exp_nonpositive
+from .lanes import load_up_to, store_up_to
 from .workers import first_of_share
 
 # Squares are added in the dtype over so many numbers, then in float64.
 RUN = 1024
-
-
-@inlined
-def _load_next(pointer, left):
-    """Vector at `pointer`, of which `left` numbers belong to the row; zeros behind them."""
-    return load(pointer) if left >= width(pointer) else load_first(pointer, left)
-
-
-@inlined
-def _store_next(vector, pointer, left):
-    """Write the lanes of a vector that belong to the row."""
-    if left >= width(pointer):
-        store(vector, pointer)
-    else:
-        store_first(vector, pointer, left)
 
 
 @inlined
@@ -66,7 +49,7 @@ def _fill(row, count, number):
     """Assign one number to a row."""
     vector = broadcast(row, number)
     for j in range(0, count, width(row)):
-        _store_next(vector, row + j, count - j)
+        store_up_to(vector, row + j, count - j)
 
 
 @kernel
@@ -109,15 +92,15 @@ def softmax_cross_entropy(y, targets, weights, classes, losses, dy, worker, work
         added = 0.0
         for j in range(0, classes, lanes):
             left = classes - j
-            _store_next(exp_nonpositive(_load_next(row + j, left) - shift), slope + j, left)
-            added += lane_sum(_load_next(slope + j, left))
+            store_up_to(exp_nonpositive(load_up_to(row + j, left) - shift), slope + j, left)
+            added += lane_sum(load_up_to(slope + j, left))
         losses[index] = weight * (math.log(added) + (float(highest) - float(logit)))
         # Before it is rounded: a target that takes all of the probability has a gradient of 0.
         slope_of_target = (float(slope[target]) - added) * (weight / added)
         scale = broadcast(row, weight / added)
         for j in range(0, classes, lanes):
             left = classes - j
-            _store_next(_load_next(slope + j, left) * scale, slope + j, left)
+            store_up_to(load_up_to(slope + j, left) * scale, slope + j, left)
         slope[target] = slope_of_target
     restore_mode(mode)
 
@@ -160,9 +143,9 @@ def squared_error(y, target, weights, count, losses, dy, worker, workers):
             squares = broadcast(row, 0.0)
             for j in range(first, min(held, first + RUN), lanes):
                 left = held - j
-                difference = _load_next(row + j, left) - _load_next(wanted + j, left)
+                difference = load_up_to(row + j, left) - load_up_to(wanted + j, left)
                 squares = fma(difference, difference, squares)
-                _store_next(difference * scale, slope + j, left)
+                store_up_to(difference * scale, slope + j, left)
             added += lane_sum(squares)
         losses[index] = weight * added
     restore_mode(mode)

@@ -30,17 +30,18 @@ CALL = np.dtype(
             "last_direction",  # excluded
             "start",  # first step
             "stop",  # step behind the last
-            "segment",  # number of this piece of the sequence
+            "segment",  # number of the segment at hand
             "recomputed",  # 1 if a forward pass only restores what backward needs
+            # from where the weights come, and what the caches keep meanwhile
+            "cached",  # numbers of a matrix that the L2 cache keeps from one use to the next
+            "cached_in_part",  # and of the largest one of which the L3 cache keeps a good part
+            "asked",  # 1 if a step's tiles ask for the weights that come next, which are distant
+            "dx_steps",  # steps of one product for dx
             # in the workspace
             # steps whose inputs there is room for to be projected, or looked up, ahead of the
             # recurrence: a chunk of them, or two where workers share out stages; 0 for none
             "ahead",
             "gate_steps",  # steps whose gates are kept; 0: every tile passes through a scratch
-            "dx_steps",  # steps of one product for dx
-            "cached",  # numbers of a matrix that the L2 cache keeps from one use to the next
-            "asked",  # 1 if a step's tiles ask for the weights that come next, which are distant
-            "cached_in_part",  # and of the largest one of which the L3 cache keeps a good part
             "kept",  # first step of which gates and cell states are kept
             "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch

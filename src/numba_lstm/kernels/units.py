@@ -36,6 +36,7 @@ from .workers import (
     directions_abreast,
     finish_task,
     first_of_share,
+    scratch_of,
     tasks_of_stage,
     wait_for_stage,
 )
@@ -128,7 +129,7 @@ def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, 
     """
     mode = enter_default_mode()
     call = calls[0]
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    scratch = scratch_of(call, workspace, worker)
     own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers)
     steps = call.stop - call.start
     chunk = call.ahead if call.ahead > 0 else max(1, steps)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
-from ..simd.pointer import address
 from ..simd.vector import width
 from .backward import (
     begin_back,
@@ -30,6 +29,7 @@ from .workers import (
     directions_abreast,
     finish_task,
     first_of_share,
+    scratch_of,
     tasks_of_stage,
     wait_for_stage,
 )
@@ -133,7 +133,7 @@ def lstm_units_back(calls, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspac
     """
     mode = enter_default_mode()
     call = calls[0]
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    scratch = scratch_of(call, workspace, worker)
     own = (call, cells, packed, dy, dh_n, dc_n, dx, dh0, dc0, workspace, scratch, worker, workers)
     stages = call.stop - call.start + 1
     # Whoever has all units of a direction waits for nobody.

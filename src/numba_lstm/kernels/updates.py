@@ -17,23 +17,23 @@ from .workers import first_of_share
 _RUN = 1024
 _RUNS = 16
 # Numbers that one worker goes through, whole cache lines of them.
-_PIECE = _RUN * _RUNS
+_STRIPE = _RUN * _RUNS
 
 
-def pieces_of(size):
-    """Pieces that an array of so many numbers is cut into, the last one shorter."""
-    return (size + _PIECE - 1) // _PIECE
+def stripes_of(size):
+    """Stripes that an array of so many numbers is cut into, the last one shorter."""
+    return (size + _STRIPE - 1) // _STRIPE
 
 
-_pieces_of_compiled = inlined(pieces_of)
+_stripes_of_compiled = inlined(stripes_of)
 
 
 @inlined
 def _own(array, worker, workers):
-    """A worker's share of an array: whole pieces of it."""
-    pieces = _pieces_of_compiled(array.size)
-    first = first_of_share(pieces, worker, workers)
-    return array[first * _PIECE : first_of_share(pieces, worker + 1, workers) * _PIECE]
+    """A worker's share of an array: whole stripes of it."""
+    stripes = _stripes_of_compiled(array.size)
+    first = first_of_share(stripes, worker, workers)
+    return array[first * _STRIPE : first_of_share(stripes, worker + 1, workers) * _STRIPE]
 
 
 @kernel
@@ -185,24 +185,24 @@ def rmsprop_update(
 
 @kernel
 def square_sums(values, sums, worker, workers):
-    """Sums of the squares of an array, piece by piece.
+    """Sums of the squares of an array, stripe by stripe.
 
     Parameters
     ----------
     values : array
         Flat, read.
     sums : array of float64
-        (`pieces_of` the size,), assigned: infinite or NaN where a number is not finite or its
+        (`stripes_of` the size,), assigned: infinite or NaN where a number is not finite or its
         square overflows.
     worker, workers : int
-        Which share of the pieces, of how many.
+        Which share of the stripes, of how many.
     """
     mode = enter_default_mode()
-    pieces = _pieces_of_compiled(values.size)
+    stripes = _stripes_of_compiled(values.size)
     lanes = width(address(values, 0))
-    last_piece = first_of_share(pieces, worker + 1, workers)
-    for piece in range(first_of_share(pieces, worker, workers), last_piece):
-        own = values[piece * _PIECE : (piece + 1) * _PIECE]
+    last_stripe = first_of_share(stripes, worker + 1, workers)
+    for stripe in range(first_of_share(stripes, worker, workers), last_stripe):
+        own = values[stripe * _STRIPE : (stripe + 1) * _STRIPE]
         start = address(own, 0)
         whole = own.size // lanes * lanes
         total = 0.0
@@ -214,7 +214,7 @@ def square_sums(values, sums, worker, workers):
             total += lane_sum(run)
         for k in range(whole, own.size):
             total += float(own[k]) * float(own[k])
-        sums[piece] = total
+        sums[stripe] = total
     restore_mode(mode)
 
 

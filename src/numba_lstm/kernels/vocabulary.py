@@ -13,7 +13,7 @@ from ..simd.vector import load, store, width
 from .gemm import Terms, copy_columns
 from .panels import gate_stride, gates_of_panel, panels_of
 from .projection import GateRows, project
-from .workers import first_of_share
+from .workers import first_of_share, scratch_of
 
 
 @kernel
@@ -37,7 +37,7 @@ def lstm_vocabulary(calls, cells, packed, x, workspace, worker, workers):
     call = calls[0]
     first = first_of_share(call.vocabulary, worker, workers)
     rows = first_of_share(call.vocabulary, worker + 1, workers) - first
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    scratch = scratch_of(call, workspace, worker)
     for direction in range(call.directions if rows > 0 else 0):
         cell = cells[direction]
         I = cell.inputs

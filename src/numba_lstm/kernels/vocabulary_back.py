@@ -8,13 +8,13 @@ from ..simd.pointer import address, as_integers
 from ..simd.vector import width
 from .backward import dgates_terms, product_of_dgates
 from .gemm import Place
-from .gradient_tasks import Task, room_of_task, task_of_number, tasks_of_gradients
+from .gradient_tasks import Task, first_row_of_task, task_of_number, tasks_of_gradients
 from .gradients import Block, NextBlock, copy_features, outer_sums_of_block
 from .outer_products import nothing_ahead
 from .panels import panels_of
 from .rooms import number_in_a_row
 from .tables import BLOCK_TERMS, ROOM_FOR_TERMS
-from .workers import first_of_share
+from .workers import first_of_share, scratch_of
 
 
 @device
@@ -24,7 +24,7 @@ def _weights_task(call, cell, task, x, gradients, workspace, scratch):
     row_size = 4 * width(scratch)
     count = task.last - task.first
     numbers, features = as_integers(scratch), scratch + ROOM_FOR_TERMS
-    sums = address(workspace, cell.partial + room_of_task(task, 1 + I) * row_size)
+    sums = address(workspace, cell.partial + first_row_of_task(task, 1 + I) * row_size)
     for token in range(0, V, BLOCK_TERMS):
         rows = min(BLOCK_TERMS, V - token)
         values = address(x, token * I)
@@ -75,7 +75,7 @@ def lstm_vocabulary_back(calls, cells, packed, x, dx, gradients, workspace, work
     """
     mode = enter_default_mode()
     call = calls[0]
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    scratch = scratch_of(call, workspace, worker)
     lanes = width(scratch)
     D, V = call.directions, call.vocabulary
     I = cells[0].inputs

@@ -26,7 +26,7 @@ from .forward import (
 )
 from .panels import panels_of
 from .rooms import whole_batch
-from .workers import first_of_share, flag_at, look_again
+from .workers import first_of_share, flag_at, look_again, scratch_of
 
 
 @inlined
@@ -116,7 +116,7 @@ def lstm_wavefront(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, work
     """
     mode = enter_default_mode()
     call = calls[0]
-    scratch = address(workspace, call.scratch + worker * call.scratch_apart)
+    scratch = scratch_of(call, workspace, worker)
     own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch)
     steps, stages, chunk = call.stop - call.start, call.layers * (call.tasks + 1), call.wave
     chunks = (steps + chunk - 1) // chunk

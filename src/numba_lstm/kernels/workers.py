@@ -51,6 +51,12 @@ def cell_of_task(call, layer, direction, task):
 
 
 @inlined
+def scratch_of(call, workspace, worker):
+    """Where a worker's scratch begins."""
+    return address(workspace, call.scratch + worker * call.scratch_apart)
+
+
+@inlined
 def flag_at(call, workspace, number):
     """One of the counters by which the workers of a call tell one another how far they are."""
     return address(workspace, call.flags + number * FLOATS_OF_FLAG)

@@ -6,7 +6,7 @@ from ..jit import kernel
 
 
 @kernel
-def keep_rows(active, cells, before, h, c, y):
+def restore_inactive_rows(active, cells, before, h, c, y):
     """Give rows that took no part their states back, and an output of 0.
 
     Parameters
