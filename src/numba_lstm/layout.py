@@ -31,6 +31,7 @@ from .memory import APART_BYTES, CACHE_LINE, Places, round_up
 from .pieces import Piece, pieces_of
 from .schedule import (
     LONGEST_CHUNK,
+    Sharing,
     Split,
     are_distant,
     groups_of_sums,
@@ -276,7 +277,7 @@ class _Draft:
         worked = replace(config, input_size=1) if vocabulary else config
         share_out = training_split if training else inference_split
         self.split = share_out(worked, T, B, threads)
-        self.rows = B if self.split.tasks else -(-B // self.split.workers)  # of a worker
+        self.rows = -(-B // self.split.workers) if self.split.by_rows else B  # of a worker
         self.places = Places(self.itemsize)
         self.call = np.zeros(1, CALL)
         self.enter_sequence()
@@ -334,7 +335,7 @@ class _Draft:
     def enter_chunks(self) -> None:
         """Enter how many steps are taken at once, and what the caches keep meanwhile."""
         config, sizes, split, rows = self.config, self.sizes, self.split, self.rows
-        if split.wave:
+        if split.sharing is Sharing.STAGES:
             sizes["wave"] = _steps_ahead(config, split.wave, rows)
             # The inputs of a chunk are projected while the one before is gone through.
             sizes["ahead"] = 2 * sizes["wave"]
@@ -366,12 +367,12 @@ class _Draft:
     def take_flags(self) -> slice:
         """Take what workers tell one another, if they share out units or stages."""
         split, sizes = self.split, self.sizes
-        if not split.tasks:
+        if split.by_rows:
             return slice(0, 0)
         sizes["tasks"], sizes["abreast"] = split.tasks, split.abreast
-        of_stages = self.config.num_layers * (split.tasks + 1)
-        of_units = 2 * self.config.directions * split.tasks
-        count = of_stages if split.wave else of_units
+        count = 2 * self.config.directions * split.tasks
+        if split.sharing is Sharing.STAGES:
+            count = self.config.num_layers * (split.tasks + 1)
         sizes["flags"] = first = self.places.take(count, FLOATS_OF_FLAG)
         return slice(first, self.places.size)
 
@@ -382,7 +383,7 @@ class _Draft:
         `piece_split` gives a whole piece workers.
         """
         rooms = 1
-        if not self.split.tasks:
+        if self.split.by_rows:
             operations = self.config.operations(self.steps, self.B)
             in_training = row_workers(threads, self.B, operations)
             rooms = in_training if self.training else self.split.workers
@@ -414,11 +415,10 @@ class _Draft:
             "h": room.take(2, state),
             "c": room.take(state),
         }
-        rooms_of_cells = len(cells) if split.tasks else 1
-        first, apart = places.take_apart(
-            rooms_of_cells if split.tasks else split.workers, room.size
-        )
-        self.sizes["rooms_apart"] = 0 if split.tasks else apart
+        rooms_of_cells = 1 if split.by_rows else len(cells)
+        rooms = split.workers if split.by_rows else rooms_of_cells
+        first, apart = places.take_apart(rooms, room.size)
+        self.sizes["rooms_apart"] = apart if split.by_rows else 0
         for name, place in in_room.items():
             cells[name] = first + apart * (np.arange(len(cells)) % rooms_of_cells) + place
         for below in range(0, len(cells) - D, D):

@@ -35,7 +35,7 @@ from .packing import PackedWeights
 from .parameters import Parameters
 from .pieces import Piece, segment_steps
 from .plan import Plan, plan_of
-from .schedule import Split, pass_workers, piece_split, task_workers, worth_sharing
+from .schedule import Sharing, Split, pass_workers, piece_split, task_workers, worth_sharing
 from .stream import State, Stream
 from .tape import Tape
 from .validation import (
@@ -140,6 +140,15 @@ class _Saved:
 _MOST_SEGMENTS = 10**6
 # What the room for the rows of a table is a multiple of.
 _ROWS_OF_ROOM = 64
+
+# The kernel that goes forward where workers share out so.
+_FORWARD = {
+    Sharing.NOTHING: lstm_forward,
+    Sharing.ROWS: lstm_forward,
+    Sharing.DIRECTIONS: lstm_units,
+    Sharing.UNITS: lstm_units,
+    Sharing.STAGES: lstm_wavefront,
+}
 
 # What stands for an argument that was left out.
 _NOTHING = {name: np.empty(0, name) for name in ("float32", "float64")}
@@ -431,9 +440,8 @@ class LSTM(Layer):
         if sequence.B == 0:  # nothing to compute, in however many steps
             return
         y, (h, c) = results
-        if split.tasks:
-            workspace[laid_out.flags] = 0
-        kernel = lstm_wavefront if split.wave else lstm_units if split.tasks else lstm_forward
+        workspace[laid_out.flags] = 0
+        kernel = _FORWARD[split.sharing]
         panels = self._forward_panels[laid_out.form]
         # Weights of a model that is trained are new in every step.
         packed = panels.lease(split.copies, split.workers if laid_out.span else 1)
@@ -690,7 +698,7 @@ class LSTM(Layer):
         checkpointed = len(laid_out.pieces) > 1
         # One split for all: in the midst of the sequence a worker leaves gradients to itself.
         split = self._piece_split(laid_out.pieces[0], sequence, laid_out, threads)
-        kernel = lstm_units_back if split.tasks else lstm_backward
+        kernel = lstm_backward if split.by_rows else lstm_units_back
         x = flat(sequence.array)
         panels = self._backward_panels[int(laid_out.cells["widest"][0])]
         with panels.borrow(threads) as packed, self.gradients.edit():
@@ -704,8 +712,9 @@ class LSTM(Layer):
                     call["recomputed"] = 1
                     nowhere = (nothing, (nothing, nothing))
                     state = (nothing, nothing)
-                    room = saved.workspace
-                    self._run(sequence, state, nowhere, laid_out, call, room, split, begins=False)
+                    self._run(
+                        sequence, state, nowhere, laid_out, call, workspace, split, begins=False
+                    )
                 for start, stop in laid_out.spans_back(piece):
                     call["start"], call["stop"] = start, stop
                     workspace[laid_out.flags] = 0

@@ -79,32 +79,26 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     Plan
     """
     itemsize = config.numpy_dtype.itemsize
-    held = layout(config, T, B, training, threads)
-    split = held.split
+    laid_out = layout(config, T, B, training, threads)
+    split = laid_out.split
     if training:
         operations = config.operations(T, B)
         split = piece_split(split, config.directions, threads, B, operations)
     workers = split.workers
-    rows = B if split.tasks else -(-B // workers)
-    packed = packed_layout(config, held.form)
+    rows = -(-B // workers) if split.by_rows else B
+    packed = packed_layout(config, laid_out.form)
     widest = int(packed.cells["widest"][0])
     height = max(1, -(-rows // max(1, tiles_for_rows(rows, widest))))
     whole_panels = int(packed.cells["gate_columns"][0]) // (4 * cpu.lanes(itemsize))
     panels = panels_for_rows(height, whole_panels)
-    if split.wave:
-        shared = "stages"
-    elif split.tasks:
-        shared = "directions" if split.tasks == 1 else "units"
-    else:
-        shared = "rows" if workers > 1 else "none"
     return Plan(
         tile=(height, widest * panels),
         vector_bits=cpu.vector_bits(),
         threads=workers,
-        split=shared,
+        split=split.sharing.value,
         reason=split.reason,
-        steps_ahead=int(held.call["wave"][0] or held.call["ahead"][0]),
-        workspace_nbytes=held.size * itemsize,
+        steps_ahead=int(laid_out.call["wave"][0] or laid_out.call["ahead"][0]),
+        workspace_nbytes=laid_out.size * itemsize,
         packed_nbytes=(split.copies * packed.forward_size + training * packed.backward_size)
         * itemsize,
     )

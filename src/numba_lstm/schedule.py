@@ -9,8 +9,9 @@ the L2 cache, of which each then reads its part only.
 
 from __future__ import annotations
 
+import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .config import LSTMConfig
 from .kernels.gemm import WIDE, tiles_for_rows, widest_for_rows
@@ -79,19 +80,30 @@ _A_DIRECTION_EACH = "the directions of a layer are independent: one a worker"
 _ROWS_APART = "rows of the batch are independent: {} a worker"
 
 
+class Sharing(enum.Enum):
+    """What the workers of a call share out."""
+
+    NOTHING = "none"
+    ROWS = "rows"
+    DIRECTIONS = "directions"
+    STAGES = "stages"
+    UNITS = "units"
+
+
 @dataclass(frozen=True)
 class Split:
     """How a call is shared out.
 
     Attributes
     ----------
+    sharing : Sharing
     workers : int
         At least 1.
-    tasks : int
-        Into which the units of a direction are cut, where workers share them out, or share out
-        stages: then for projecting the inputs. Else 0.
     reason : str
         Why so.
+    tasks : int
+        Into which the units of a direction are cut, where workers share out directions or units, or
+        stages: then for projecting the inputs. Else 0.
     wave : int
         Steps of a stage that a worker takes at once, where they share out stages: projecting the
         inputs of a layer, or its recurrence; else 0.
@@ -101,12 +113,18 @@ class Split:
         Directions that are gone through at once, where workers share out units.
     """
 
+    sharing: Sharing
     workers: int
-    tasks: int
     reason: str
+    tasks: int = 0
     wave: int = 0
     copies: int = 1
     abreast: int = 1
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether every worker has rows of its own, and waits for nobody."""
+        return self.sharing in (Sharing.NOTHING, Sharing.ROWS)
 
 
 def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
@@ -125,9 +143,9 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
     """
     operations = config.operations(T, B)
     if not worth_sharing(operations):
-        return Split(1, 0, "a second worker would cost more than it saves")
+        return Split(Sharing.NOTHING, 1, "a second worker would cost more than it saves")
     if threads == 1:
-        return Split(1, 0, "one thread is allowed")
+        return Split(Sharing.NOTHING, 1, "one thread is allowed")
     most = min(threads, operations // _OPERATIONS_PER_WORKER)
     split = _split_of_stages(config, T, B, min(most, operations // _OPERATIONS_OF_A_WAVE))
     if split is None:
@@ -136,12 +154,12 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
         return split
     workers = row_workers(threads, B, operations)
     if workers == 1:
-        return Split(1, 0, "one row is one worker's")
+        return Split(Sharing.NOTHING, 1, "one row is one worker's")
     reason = _ROWS_APART.format(-(-B // workers))
     # Of weights that L2 holds every worker reads its own: two that read the same slow one another
     # down (B64 H128 277 and 292 GFLOP/s, B20 H200 274 and 290).
     copies = workers if _held(config) else 1
-    return Split(workers, 0, reason, copies=copies)
+    return Split(Sharing.ROWS, workers, reason, copies=copies)
 
 
 def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int) -> Split | None:
@@ -184,7 +202,7 @@ def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int) -> Split | N
     if gain < max(_LEAST_GAIN_OF_STAGES, by_units, _gain_of_rows(config, B, most)):
         return None
     reason = f"projections and recurrences follow one another: {gain:.1f} workers' work"
-    return Split(workers, shares, reason, wave)
+    return Split(Sharing.STAGES, workers, reason, shares, wave)
 
 
 def _recurrence(config: LSTMConfig, rows: int) -> float:
@@ -279,7 +297,7 @@ def _split_of_units(
 ) -> Split | None:
     """Share out directions or units, if the weights are what so many workers at most wait for."""
     abreast = _directions_abreast(config)
-    directions = Split(2, 1, _A_DIRECTION_EACH, abreast=2)
+    directions = Split(Sharing.DIRECTIONS, 2, _A_DIRECTION_EACH, 1, abreast=2)
     if B > 0 and abreast == 2 and most == 2:
         # Half of the rows each make lower tiles, and weights that both cores read come more slowly:
         # 207 and 286 GFLOP/s at B6 H128, 256 and 291 at B32 H128 in two layers, 330 at B96 H384.
@@ -302,7 +320,7 @@ def _split_of_units(
         reason += ", one direction after the other"
     # One task each: with more and smaller ones, four panels of units or fewer, whose number may be
     # odd, two workers were slower by 1 to 40 % (B1 H320 160 and 215 GFLOP/s, B1 H512 158 and 194).
-    return Split(workers, workers // abreast, reason, abreast=abreast)
+    return Split(Sharing.UNITS, workers, reason, workers // abreast, abreast=abreast)
 
 
 def training_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
@@ -325,9 +343,10 @@ def training_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
         # The recurrent product gives the gradients of four panels of units at once.
         tasks = min(units.tasks, -(-_panels(config) // 4))
         if tasks * units.abreast > 1:
-            reason = units.reason if tasks > 1 else _A_DIRECTION_EACH
-            return Split(threads, tasks, reason, abreast=units.abreast)
-    return Split(threads, 0, _ROWS_APART.format(-(-B // threads)))
+            if tasks > 1:
+                return replace(units, workers=threads, tasks=tasks)
+            return Split(Sharing.DIRECTIONS, threads, _A_DIRECTION_EACH, 1, abreast=units.abreast)
+    return Split(Sharing.ROWS, threads, _ROWS_APART.format(-(-B // threads)))
 
 
 def groups_of_sums(config: LSTMConfig, T: int, B: int) -> int:
@@ -379,11 +398,12 @@ def piece_split(split: Split, directions: int, threads: int, B: int, operations:
     by_units = min(threads, split.tasks * abreast, operations // _OPERATIONS_PER_WORKER)
     by_units = by_units // abreast * abreast
     if by_units > 1:
-        return Split(by_units, split.tasks, split.reason, abreast=abreast)
+        return replace(split, workers=by_units, abreast=abreast)
     workers = row_workers(threads, B, operations)
     if workers == 1:
-        return Split(1, 0, "a second worker would cost more than it saves, or is not allowed")
-    return Split(workers, 0, _ROWS_APART.format(-(-B // workers)))
+        reason = "a second worker would cost more than it saves, or is not allowed"
+        return Split(Sharing.NOTHING, 1, reason)
+    return Split(Sharing.ROWS, workers, _ROWS_APART.format(-(-B // workers)))
 
 
 def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool) -> bool:
