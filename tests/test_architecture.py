@@ -31,7 +31,7 @@ ORDER = re.findall(
     kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes
     validation memory config parameters initialization storage
     pieces schedule layout plan threadpool packing tape workspace
-    stream layer lstm embedding linear sequential losses optimizers trainer warmup
+    sequences interop stream layer lstm embedding linear sequential losses optimizers trainer warmup
     numba_lstm
     language_model.corpus language_model.model language_model.run language_model.plot
     language_model

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from . import jit, threadpool
 from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
+from .interop import arrays_from, sizes_from, state_dict_of
 from .jit import WarmKernel
 from .kernels.backward import lstm_backward
 from .kernels.forward import lstm_forward
@@ -36,22 +37,19 @@ from .parameters import Parameters
 from .pieces import Piece, segment_steps
 from .plan import Plan, plan_of
 from .schedule import Sharing, Split, pass_workers, piece_split, task_workers, worth_sharing
+from .sequences import InputSequence, TokenSequence
 from .stream import State, Stream
 from .tape import Tape
 from .validation import (
     FloatArray,
     boolean,
-    describe_shape,
     integer,
     named,
-    nearest_dtype,
     real_array,
-    real_numbers,
     refuse_overlap,
     require_output,
     require_shape,
     state_pair,
-    string,
 )
 from .workspace import Workspace, WorkspacePool
 
@@ -59,87 +57,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class TokenSequence(NamedTuple):
-    """A sequence of the rows of a table: in the place of x, where each row is projected once.
-
-    Attributes
-    ----------
-    tokens : ndarray of int64
-        (T, B), (B, T) with `batch_first`, or (T,) in [0, N).
-    table : ndarray
-        (N, I), in the model's dtype.
-    """
-
-    tokens: NDArray[np.int64]
-    table: FloatArray
-
-
-class _Sequence(NamedTuple):
-    """An input as kernels see it.
-
-    Attributes
-    ----------
-    array : ndarray
-        C-contiguous, in the model's dtype; or the table that tokens name rows of.
-    T, B : int
-    batched, batch_first : bool
-        How the axes lie: (T, B, ·), (B, T, ·) or (T, ·).
-    tokens : ndarray of int64
-        (T B), those of a step side by side; None if there is no table.
-    """
-
-    array: FloatArray
-    T: int
-    B: int
-    batched: bool
-    batch_first: bool
-    tokens: NDArray[np.int64] | None = None
-
-    @property
-    def vocabulary(self) -> int:
-        """Rows that a table needs room for; 0 if there is none.
-
-        Some more than it has, or each of its sizes would be laid out anew.
-        """
-        return 0 if self.tokens is None else -(-len(self.array) // _ROWS_OF_ROOM) * _ROWS_OF_ROOM
-
-    def entered(self, call: NDArray[Any]) -> NDArray[Any]:
-        """Table of a call in which the tokens are entered, if there are any."""
-        if self.tokens is None:
-            return call
-        call = call.copy()
-        call["tokens"], call["vocabulary"] = self.tokens.ctypes.data, len(self.array)
-        return call
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """Sizes of the axes beside the features."""
-        if not self.batched:
-            return (self.T,)
-        return (self.B, self.T) if self.batch_first else (self.T, self.B)
-
-    def shape(self, features: int) -> tuple[int, ...]:
-        """Shape of an array with the same axes and so many features."""
-        return (*self.axes, features)
-
-    def state_shape(self, cells: int, hidden: int) -> tuple[int, ...]:
-        """Shape of h and c."""
-        return (cells, self.B, hidden) if self.batched else (cells, hidden)
-
-
 @dataclass(frozen=True)
 class _Saved:
     """What `forward` leaves for `backward`."""
 
-    sequence: _Sequence
+    sequence: InputSequence
     layout: Layout
     workspace: FloatArray
 
 
 # A list of all segments is kept for every call that is laid out.
 _MOST_SEGMENTS = 10**6
-# What the room for the rows of a table is a multiple of.
-_ROWS_OF_ROOM = 64
 
 # The kernel that goes forward where workers share out so.
 _FORWARD = {
@@ -152,11 +80,6 @@ _FORWARD = {
 
 # What stands for an argument that was left out.
 _NOTHING = {name: np.empty(0, name) for name in ("float32", "float64")}
-
-
-def _names_under(prefix: str, mapping: Any) -> set[str]:
-    """Names in a state dict that begin with a prefix, without it."""
-    return {key[len(prefix) :] for key in named("mapping", mapping) if key.startswith(prefix)}
 
 
 def _pack(
@@ -337,7 +260,7 @@ class LSTM(Layer):
         first, second = axes
         return (second, first) if self.config.batch_first else (first, second)
 
-    def _sequence(self, x: Any) -> _Sequence:
+    def _sequence(self, x: Any) -> InputSequence:
         """Validate an input."""
         config = self.config
         tokens = None
@@ -355,9 +278,9 @@ class LSTM(Layer):
         batch_first = batched and config.batch_first
         if tokens is not None:
             tokens = flat(np.ascontiguousarray(tokens.T if batch_first else tokens))
-        return _Sequence(array, *self._steps_and_rows(axes), batched, batch_first, tokens)
+        return InputSequence(array, *self._steps_and_rows(axes), batched, batch_first, tokens)
 
-    def _state(self, name: str, state: Any, sequence: _Sequence) -> State:
+    def _state(self, name: str, state: Any, sequence: InputSequence) -> State:
         """Validate a pair of states; arrays of size 0 stand for None."""
         if state is None:
             nothing = _NOTHING[self.config.dtype]
@@ -365,7 +288,7 @@ class LSTM(Layer):
         expected = sequence.state_shape(self.config.cells, self.config.hidden_size)
         return state_pair(name, state, expected, self.config.numpy_dtype)
 
-    def _outputs(self, out: Any, sequence: _Sequence, state: State) -> tuple[FloatArray, State]:
+    def _outputs(self, out: Any, sequence: InputSequence, state: State) -> tuple[FloatArray, State]:
         """Allocate results, or validate those that the user lends."""
         config = self.config
         dtype = config.numpy_dtype
@@ -397,7 +320,7 @@ class LSTM(Layer):
         return threadpool.resolve(self.threads if threads is None else threads)
 
     def _layout(
-        self, T: int, B: int, training: bool, threads: int, segment: int = 0, room: int = 0
+        self, T: int, B: int, training: bool, threads: int, segment: int = 0, vocabulary: int = 0
     ) -> Layout:
         """Lay out a call, or refuse one that no memory is large enough for."""
         if B == 0:
@@ -410,14 +333,14 @@ class LSTM(Layer):
                     f"got {segments}"
                 )
         try:
-            return layout(self.config, T, B, training, threads, segment, room)
+            return layout(self.config, T, B, training, threads, segment, vocabulary)
         except OverflowError:
             raise ValueError(
                 f"T and B must be such that 64 bits number what a call needs; got {T} and {B}"
             ) from None
 
     def _piece_split(
-        self, piece: Piece, sequence: _Sequence, laid_out: Layout, threads: int
+        self, piece: Piece, sequence: InputSequence, laid_out: Layout, threads: int
     ) -> Split:
         """How a piece of a training call is shared out."""
         first, last = piece.directions
@@ -426,7 +349,7 @@ class LSTM(Layer):
 
     def _run(
         self,
-        sequence: _Sequence,
+        sequence: InputSequence,
         state: State,
         results: tuple[FloatArray, State],
         laid_out: Layout,
@@ -840,15 +763,7 @@ class LSTM(Layer):
         -------
         dict of str to ndarray
         """
-        state: dict[str, FloatArray] = {}
-        for cell in range(self.config.cells):
-            suffix = self.config.suffix(cell)
-            for name in (f"weight_ih_{suffix}", f"weight_hh_{suffix}"):
-                state[name] = self.parameters[name].copy()
-            if self.config.bias:
-                state[f"bias_ih_{suffix}"] = self.parameters[f"bias_{suffix}"].copy()
-                state[f"bias_hh_{suffix}"] = np.zeros_like(state[f"bias_ih_{suffix}"])
-        return state
+        return state_dict_of(self.config, self.parameters)
 
     def load_state_dict(
         self, mapping: Mapping[str, Any], *, prefix: str = "", strict: bool = True
@@ -870,25 +785,7 @@ class LSTM(Layer):
             If a name is missing or unknown, or an array of the wrong kind or shape; nothing is
             changed then.
         """
-        strict = boolean("strict", strict)
-        expected = self.state_dict()
-        present = _names_under(string("prefix", prefix), mapping)
-        missing = [prefix + key for key in expected if key not in present]
-        unknown = [prefix + key for key in sorted(present - set(expected))] if strict else []
-        if missing or unknown:
-            parts = [f"lacks {', '.join(missing)}"] if missing else []
-            parts += [f"has unknown {', '.join(unknown)}"] if unknown else []
-            raise ValueError(
-                f"the state dict must have the names of {self!r}; it {' and '.join(parts)}"
-            )
-        arrays = {}
-        for key, like in expected.items():
-            arrays[key] = real_array(prefix + key, mapping[prefix + key], self.config.numpy_dtype)
-            require_shape(prefix + key, arrays[key], like.shape)
-        for name in self.parameters:
-            if name.startswith("bias"):
-                suffix = name.removeprefix("bias_")
-                arrays[name] = arrays[f"bias_ih_{suffix}"] + arrays[f"bias_hh_{suffix}"]
+        arrays = arrays_from(mapping, self.config, repr(self), prefix=prefix, strict=strict)
         for name in self.parameters:
             self.parameters[name] = arrays[name]
 
@@ -926,27 +823,7 @@ class LSTM(Layer):
         MemoryError
             If there is no room for the parameters.
         """
-        names = _names_under(string("prefix", prefix), mapping)
-        if "weight_ih_l0" not in names:
-            raise ValueError(
-                f"the state dict must have {prefix}weight_ih_l0; got {', '.join(map(str, mapping))}"
-            )
-        weight = real_numbers(f"{prefix}weight_ih_l0", mapping[f"{prefix}weight_ih_l0"])
-        if weight.ndim != 2 or weight.shape[0] % 4 != 0:
-            got = describe_shape(weight.shape)
-            raise ValueError(f"{prefix}weight_ih_l0 must have shape (4H, I); got {got}")
-        layers = 0
-        while f"weight_ih_l{layers}" in names:
-            layers += 1
-        lstm = cls(
-            weight.shape[1],
-            weight.shape[0] // 4,
-            layers,
-            bias="bias_ih_l0" in names,
-            batch_first=batch_first,
-            bidirectional="weight_ih_l0_reverse" in names,
-            dtype=nearest_dtype(weight),
-            threads=threads,
-        )
+        sizes = sizes_from(mapping, prefix=prefix)
+        lstm = cls(**sizes, batch_first=batch_first, threads=threads)
         lstm.load_state_dict(mapping, prefix=prefix)
         return lstm

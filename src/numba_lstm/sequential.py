@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from . import threadpool
 from .embedding import Embedding, number_tokens
 from .linear import Linear
-from .lstm import LSTM, TokenSequence, dropout_numbers
+from .lstm import LSTM, dropout_numbers
 from .parameters import Parameters
 from .pieces import segment_steps
 from .schedule import projects_vocabulary
+from .sequences import TokenSequence
 from .storage import StoredModel
 from .stream import SequentialStream, State, Stream
 from .tape import Tape
