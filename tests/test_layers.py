@@ -346,7 +346,7 @@ def test_a_second_training_call_of_a_sequential_is_refused_before_any_layer(meth
         except RuntimeError as error:
             errors.append(str(error))
 
-    with model._tape.alone():
+    with model._tape.alone:
         thread = threading.Thread(target=intrude)
         thread.start()
         thread.join()
@@ -371,3 +371,19 @@ def test_a_forward_that_ends_halfway_leaves_nothing_to_go_back_through(monkeypat
     with pytest.raises(RuntimeError, match="Sequential needs a forward before it"):
         model.backward(np.ones_like(y))
     assert not model.gradients.flat.any()
+
+
+@pytest.mark.parametrize("T", [5, 9])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_layer_that_ran_by_itself_keeps_a_sequential_from_going_back(T, place):
+    """Whether or not its input has the shape of the other one."""
+    model = nl.Sequential(nl.LSTM(3, 4, seed=0), nl.Linear(4, 2, seed=1))
+    y, _ = model.forward(np.ones((5, 2, 3)))
+    layer = model.layers[place]
+    layer.forward(np.ones((T, 2, 3 + place)))
+    with pytest.raises(RuntimeError, match="has run by itself since forward of its Sequential"):
+        model.backward(np.ones_like(y))
+    assert not model.gradients.flat.any()
+    model.forward(np.ones((5, 2, 3)))
+    model.backward(np.ones_like(y))
+    assert model.gradients.flat.any()

@@ -202,7 +202,7 @@ def test_a_second_training_call_at_once_is_refused(lstm, x):
         except RuntimeError as error:
             caught.append(str(error))
 
-    with lstm._tape.alone():
+    with lstm._tape.alone:
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -648,3 +649,123 @@ def test_refuses(changes, error, message):
     arguments = {"model": model, "loss": mse, "optimizer": Adam(model.parameters), "clip": None}
     with pytest.raises(error, match=message):
         Trainer(**{**arguments, **changes})
+    if "model" not in changes:
+        trainer = Trainer(**arguments)
+        ((name, value),) = changes.items()
+        before = getattr(trainer, name)
+        with pytest.raises(error, match=message):
+            setattr(trainer, name, value)
+        assert getattr(trainer, name) is before
+
+
+def test_the_model_of_a_trainer_stays():
+    model = language_model()
+    with pytest.raises(AttributeError):
+        Trainer(model, mse, SGD(model.parameters)).model = language_model()
+
+
+@pytest.mark.parametrize("container", [list, tuple, lambda parts: dict(enumerate(parts)), iter])
+def test_outputs_may_be_given_back_in_any_container(container, monkeypatch):
+    """One of which nobody knows what it holds among them."""
+    monkeypatch.setattr("numba_lstm.trainer._BYTES_KEPT", 0)
+    let_out, seen = [], []
+
+    def loss(y, target, out=None):
+        parts = list(target.values() if isinstance(target, dict) else target)
+        seen.append(parts[0].copy())
+        found, dy = mse(y, parts[1], out=out)
+        let_out.append(dy)
+        return found, dy
+
+    model = LSTM(I, H, seed=0, threads=1)
+    trainer = Trainer(model, loss, SGD(model.parameters))
+    x, target = batch_of_numbers(0)
+    trainer.step(x, container([target, target]))
+    given = let_out[-1].copy()
+    trainer.step(x, container([let_out[-1], target]))
+    np.testing.assert_array_equal(seen[-1], given)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda y: None, "loss must return a number and its gradient; got None"),
+        (lambda y: 0.5, "loss must return a number and its gradient; got 0.5"),
+        (lambda y: (1.0, y, y), "loss must return a number and its gradient; got 3 items"),
+        (lambda y: ("a", y), "the first of what loss returns must be a number; got 'a'"),
+        (lambda y: (np.ones(3), y), "the first of what loss returns must be a number; got array"),
+    ],
+)
+def test_a_loss_must_return_a_number_and_a_gradient(returned, message):
+    model = LSTM(I, H, 2, dropout=0.5, seed=0)
+    trainer = Trainer(model, lambda y, target: returned(y), SGD(model.parameters))
+    before = trainer.state_dict()
+    with pytest.raises(TypeError, match=message):
+        trainer.step(*batch_of_numbers(0))
+    assert_same_state(trainer.state_dict(), before)
+
+
+def test_a_number_that_no_float_reaches_is_a_loss_that_is_not_finite():
+    model = LSTM(I, H, seed=0)
+    trainer = Trainer(model, lambda y, target: (10**400, y), SGD(model.parameters))
+    with pytest.raises(FloatingPointError, match="the loss must be finite; got inf"):
+        trainer.step(*batch_of_numbers(0))
+
+
+def test_a_step_that_finds_no_memory_changes_nothing(monkeypatch):
+    model = language_model(dropout=0.5)
+    trainer = Trainer(model, softmax_cross_entropy, Adam(model.parameters))
+    before = trainer.state_dict()
+
+    def no_room(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(model.layers[2], "forward", no_room)
+    with pytest.raises(MemoryError):
+        trainer.step(*batch_of_tokens(0))
+    assert_same_state(trainer.state_dict(), before)
+
+
+def test_one_step_at_a_time():
+    model = language_model(dropout=0.5)
+    errors = []
+
+    def intruding(y, target):
+        def intrude():
+            try:
+                trainer.step(*batch_of_tokens(1))
+            except RuntimeError as error:
+                errors.append(str(error))
+
+        thread = threading.Thread(target=intrude)
+        thread.start()
+        thread.join()
+        return softmax_cross_entropy(y, target)
+
+    trainer = Trainer(model, intruding, Adam(model.parameters))
+    other = language_model(dropout=0.5)
+    twin = Trainer(other, softmax_cross_entropy, Adam(other.parameters))
+    assert trainer.step(*batch_of_tokens(0))[0] == twin.step(*batch_of_tokens(0))[0]
+    assert_same_state(trainer.state_dict(), twin.state_dict())
+    assert errors == [
+        "another thread is in a step of this trainer: a model learns from one batch at a time"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["lstm", "sequential"])
+def test_a_forward_in_the_midst_of_a_step_refuses_it(kind):
+    """The gradients would be those of another batch."""
+    batch = batch_of_numbers if kind == "lstm" else batch_of_tokens
+    model = LSTM(I, H, 2, dropout=0.5, seed=0) if kind == "lstm" else language_model(dropout=0.5)
+    loss_of_kind = mse if kind == "lstm" else softmax_cross_entropy
+
+    def loss(y, target):
+        model.forward(batch(1)[0])
+        return loss_of_kind(y, target)
+
+    trainer = Trainer(model, loss, Adam(model.parameters))
+    before = trainer.state_dict()
+    with pytest.raises(RuntimeError, match="forward of the model has run again"):
+        trainer.step(*batch(0))
+    assert_same_state(trainer.state_dict(), before)
+    assert not model.gradients.flat.any()

@@ -204,7 +204,7 @@ class Embedding(Layer):
             If another thread is in `forward` or `backward` of this layer.
         """
         array = self._tokens(tokens)
-        with self._tape.alone():
+        with self._tape.alone:
             y = self(array, out=out)
             self._tape.record(array.copy(), self.parameters)
         return y
@@ -228,7 +228,7 @@ class Embedding(Layer):
             or another thread is in `forward` or `backward` of this layer.
         """
         added = boolean("accumulate", accumulate)
-        with self._tape.alone():
+        with self._tape.alone:
             tokens = self._tape.read(self.parameters)
             array = real_array("dy", dy, self.parameters.dtype)
             require_shape("dy", array, (*tokens.shape, self.embedding_dim), "as the output")

@@ -240,7 +240,7 @@ class Linear(Layer):
             If another thread is in `forward` or `backward` of this layer.
         """
         rows = self._rows(x)
-        with self._tape.alone():
+        with self._tape.alone:
             y = self(rows.array, out=out, threads=threads)
             self._tape.record(rows, self.parameters)
         return y
@@ -284,7 +284,7 @@ class Linear(Layer):
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
         most = self._threads(threads)
-        with self._tape.alone():
+        with self._tape.alone:
             rows = self._tape.read(self.parameters)
             array = real_array("dy", dy, self.parameters.dtype)
             require_shape("dy", array, (*rows.array.shape[:-1], self.out_features), "as the output")

@@ -511,7 +511,7 @@ class LSTM(Layer):
         most = self._threads(threads)
         T, B = sequence.T, sequence.B
         laid_out = self._layout(T, B, True, most, segment, sequence.vocabulary)
-        with self._tape.alone():
+        with self._tape.alone:
             # What an earlier call kept is read with its own table: that changes once there is room.
             results = self._outputs(out, sequence, state)
             workspace = self._training_workspace.reserve(laid_out.size)
@@ -576,7 +576,7 @@ class LSTM(Layer):
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
         most = self._threads(threads)
-        with self._tape.alone():
+        with self._tape.alone:
             saved = self._tape.read(self.parameters)
             config, sequence = self.config, saved.sequence
             dtype = config.numpy_dtype

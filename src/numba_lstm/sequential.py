@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,13 @@ def _features(layer: AnyLayer) -> tuple[int | None, int]:
     return layer.config.input_size, layer.config.output_size
 
 
+class _Passed(NamedTuple):
+    """What `forward` of a `Sequential` leaves for its `backward`."""
+
+    leading: tuple[int, ...]  # axes beside the features
+    kept: tuple[Any, ...]  # by each layer, on a tape of its own
+
+
 class Sequential(StoredModel):
     """Layers one after the other, over one flat buffer of parameters and one of gradients.
 
@@ -145,8 +152,7 @@ class Sequential(StoredModel):
         named = {str(position): layer for position, layer in enumerate(layers)}
         self.parameters = Parameters.join({name: layer.parameters for name, layer in named.items()})
         self.gradients = Parameters.join({name: layer.gradients for name, layer in named.items()})
-        # Of each layer what it keeps stands on a tape of its own; here the axes beside features.
-        self._tape: Tape[tuple[int, ...]] = Tape("Sequential")
+        self._tape: Tape[_Passed] = Tape("Sequential")
 
     @property
     def _lstms(self) -> list[LSTM]:
@@ -461,10 +467,11 @@ class Sequential(StoredModel):
         leading = _leading_axes(self.layers[0], x)
         self._check_segments(checkpoint, leading, most)
         self._check_out(out, x, leading, states)
-        with self._tape.alone():
+        with self._tape.alone:
             self._tape.clear()
             results = self._forward(x, states, out, active, checkpoint, most)
-            self._tape.record(leading, self.parameters)
+            kept = tuple(layer._tape.latest for layer in self.layers)
+            self._tape.record(_Passed(leading, kept), self.parameters)
         return results
 
     def _forward(
@@ -542,11 +549,14 @@ class Sequential(StoredModel):
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
         most = self._bound(threads)
-        with self._tape.alone():
-            leading = self._tape.read(self.parameters)
-            for layer in self.layers:
-                layer._tape.read(layer.parameters)
-            states = self._states("dhx", dhx, [leading] * len(self._lstms))
+        with self._tape.alone:
+            passed = self._tape.read(self.parameters)
+            for layer, kept in zip(self.layers, passed.kept, strict=True):
+                if layer._tape.read(layer.parameters) is not kept:
+                    raise RuntimeError(
+                        f"{layer!r} has run by itself since forward of its Sequential: run it again"
+                    )
+            states = self._states("dhx", dhx, [passed.leading] * len(self._lstms))
             results = self._backward(dy, states, wanted, added, most)
             self._tape.clear()
         return results

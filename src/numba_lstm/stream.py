@@ -31,6 +31,8 @@ from .workspace import Workspace
 
 State = tuple[FloatArray, FloatArray]
 
+_ONE_CALL = "another thread is in a call of this stream: give each its own"
+
 
 def refuse_copy(stream: object) -> NoReturn:
     """Refuse to copy or pickle a stream, which reads the weights of its model where they stand."""
@@ -38,24 +40,6 @@ def refuse_copy(stream: object) -> NoReturn:
         f"a {type(stream).__name__} is not copied, but its model is, and its state: "
         "begin another stream, and assign state"
     )
-
-
-class _Turn:
-    """One call at a time: a stream's state belongs to one sequence of steps."""
-
-    def __init__(self) -> None:
-        lock = threadpool.lock()
-        self._acquire, self.end = lock.acquire, lock.release
-
-    def begin(self) -> None:
-        if not self._acquire(False):
-            raise RuntimeError("another thread is in a call of this stream: give each its own")
-
-    def __enter__(self) -> None:
-        self.begin()
-
-    def __exit__(self, *unused: object) -> None:
-        self.end()
 
 
 def active_rows(active: Any, batch_size: int) -> NDArray[np.bool_] | None:
@@ -123,7 +107,7 @@ class Stream:
         self.batch_size = batch_size
         self._dtype = dtype = config.numpy_dtype
         self._threads = threads
-        self._turn = _Turn()
+        self._turn = threadpool.Turn(_ONE_CALL)
         shape = (config.cells, batch_size, config.hidden_size)
         self._h, self._c = aligned_zeros(shape, dtype), aligned_zeros(shape, dtype)
         self._before = aligned_zeros((2, *shape), dtype)
@@ -355,7 +339,7 @@ class SequentialStream:
         for taken in features:
             self._meaning += f", {taken} = features of the first layer"
         self._between = [np.zeros(shape, dtype) for shape in between]
-        self._turn = _Turn()
+        self._turn = threadpool.Turn(_ONE_CALL)
 
     def __reduce__(self) -> NoReturn:
         refuse_copy(self)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from . import threadpool
@@ -19,32 +17,26 @@ class Tape(Generic[Saved]):
     ----------
     layer : str
         Name of the layer, for messages.
+
+    Attributes
+    ----------
+    alone : Turn
+        Of a training call.
     """
 
     def __init__(self, layer: str) -> None:
         self._layer = layer
-        self._turn = threadpool.lock()
+        self.alone = threadpool.Turn(
+            f"another thread is in forward or backward of this {layer}: "
+            "training state belongs to one call at a time"
+        )
         self._saved: Saved | None = None
         self._version = 0
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Refuse a second training call at the same time.
-
-        Raises
-        ------
-        RuntimeError
-            If another thread is within this context.
-        """
-        if not self._turn.acquire(blocking=False):
-            raise RuntimeError(
-                f"another thread is in forward or backward of this {self._layer}: "
-                "training state belongs to one call at a time"
-            )
-        try:
-            yield
-        finally:
-            self._turn.release()
+    @property
+    def latest(self) -> Saved | None:
+        """What was kept last, if no `backward` has used it up."""
+        return self._saved
 
     def record(self, saved: Saved, parameters: Parameters) -> None:
         """Keep what `backward` needs in the place of what was there."""

@@ -47,6 +47,32 @@ def reentrant_lock() -> Any:
     return made
 
 
+class Turn:
+    """Lets one call at a time go on, and refuses others: a context manager.
+
+    Parameters
+    ----------
+    refusal : str
+        What the RuntimeError of a second one says.
+    """
+
+    def __init__(self, refusal: str) -> None:
+        taken = lock()
+        self._acquire, self.end = taken.acquire, taken.release
+        self._refusal = refusal
+
+    def begin(self) -> None:
+        """Take the turn, to be given up by `end`; or raise."""
+        if not self._acquire(False):
+            raise RuntimeError(self._refusal)
+
+    def __enter__(self) -> None:
+        self.begin()
+
+    def __exit__(self, *unused: object) -> None:
+        self.end()
+
+
 class _State:
     """What this process knows of its thread pools."""
 

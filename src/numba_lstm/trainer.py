@@ -6,11 +6,13 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Number, Real
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import threadpool
 from .embedding import Embedding
 from .lstm import LSTM, dropout_numbers
 from .optimizers import Optimizer, clip_factor, global_norm
@@ -33,6 +35,8 @@ Model = LSTM | Sequential
 
 
 _NONFINITE = ("raise", "skip")
+_ONE_STEP = "another thread is in a step of this trainer: a model learns from one batch at a time"
+_INTRUDED = "forward of the model has run again since that of this step: it cannot go back"
 # Outputs of so many bytes may come fresh from the system, a page at a time. Fewer come sooner than
 # they are checked.
 _BYTES_KEPT = 1 << 17
@@ -67,10 +71,29 @@ def _axes(model: Model, x: Any) -> tuple[int, ...] | None:
 
 
 def _shared(array: FloatArray, given: Any) -> bool:
-    """Whether what the user gave, nested in tuples perhaps, may hold memory of an array."""
-    if isinstance(given, tuple):
+    """Whether what the user gave may hold memory of an array; of unknown objects, that it may."""
+    if isinstance(given, (tuple, list)):
         return any(_shared(array, part) for part in given)
-    return isinstance(given, np.ndarray) and np.may_share_memory(array, given)
+    if isinstance(given, Mapping):
+        return any(_shared(array, part) for part in given.values())
+    if isinstance(given, np.ndarray) and not given.dtype.hasobject:
+        return np.may_share_memory(array, given)
+    return not isinstance(given, (type(None), str, bytes, Number, np.generic))
+
+
+def _loss_and_gradient(returned: Any) -> tuple[float, Any]:
+    """Take apart what a loss returned."""
+    if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+        got = f"{len(returned)} items" if isinstance(returned, (tuple, list)) else repr(returned)
+        raise TypeError(f"loss must return a number and its gradient; got {got}")
+    value, gradient = returned
+    single = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    if isinstance(single, (bool, np.bool_)) or not isinstance(single, Real):
+        raise TypeError(f"the first of what loss returns must be a number; got {value!r}")
+    try:
+        return float(single), gradient
+    except OverflowError:  # an integer or a fraction that no float reaches
+        return math.inf, gradient
 
 
 class Trainer:
@@ -125,27 +148,93 @@ class Trainer:
     ) -> None:
         if not isinstance(model, (LSTM, Sequential)):
             raise TypeError(f"model must be an LSTM or a Sequential; got {model!r}")
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be an Optimizer; got {optimizer!r}")
-        if optimizer.parameters is not model.parameters:
-            raise ValueError(
-                "optimizer must be one of model.parameters; got one of other parameters"
-            )
-        if string("nonfinite", nonfinite) not in _NONFINITE:
-            raise ValueError(f"nonfinite must be one of {', '.join(_NONFINITE)}; got {nonfinite!r}")
-        segment_steps(checkpoint, 0, 0)  # refuses what is none, for sequences of any length
-        self.model = model
+        self._model = model
         self.loss = loss
         self.optimizer = optimizer
-        self.clip = None if clip is None else number("clip", clip, above=0.0)
+        self.clip = clip
         self.nonfinite = nonfinite
         self.checkpoint = checkpoint
         self.skipped = 0
         self._y: FloatArray | None = None
+        self._alone = threadpool.Turn(_ONE_STEP)
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self._model
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimiser; may be changed between steps, like all that follows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If what is assigned is none, or one of other parameters than the model's.
+        """
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be an Optimizer; got {optimizer!r}")
+        if optimizer.parameters is not self.model.parameters:
+            raise ValueError(
+                "optimizer must be one of model.parameters; got one of other parameters"
+            )
+        self._optimizer = optimizer
+
+    @property
+    def clip(self) -> float | None:
+        """Largest norm of the gradients, or None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If what is assigned is neither None nor a number above 0.
+        """
+        return self._clip
+
+    @clip.setter
+    def clip(self, clip: float | None) -> None:
+        self._clip = None if clip is None else number("clip", clip, above=0.0)
+
+    @property
+    def nonfinite(self) -> str:
+        """What follows from a loss or a gradient that is not finite: "raise" or "skip".
+
+        Raises
+        ------
+        TypeError, ValueError
+            If what is assigned is neither.
+        """
+        return self._nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, nonfinite: str) -> None:
+        if string("nonfinite", nonfinite) not in _NONFINITE:
+            raise ValueError(f"nonfinite must be one of {', '.join(_NONFINITE)}; got {nonfinite!r}")
+        self._nonfinite = nonfinite
+
+    @property
+    def checkpoint(self) -> int | Literal["auto"] | None:
+        """Steps between two states that are kept, "auto" or None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If what is assigned is another, or below 1.
+        """
+        return self._checkpoint
+
+    @checkpoint.setter
+    def checkpoint(self, checkpoint: int | Literal["auto"] | None) -> None:
+        segment_steps(checkpoint, 0, 0)  # refuses what is none, for sequences of any length
+        self._checkpoint = checkpoint
 
     @property
     def loss(self) -> Loss:
-        """The loss; may be changed between steps.
+        """The loss.
 
         Raises
         ------
@@ -196,6 +285,9 @@ class Trainer:
             another option of the optimiser is too large for the dtype of the parameters.
         MemoryError
             If there is no room for the result.
+        RuntimeError
+            If another thread is in a step of this trainer, or in `forward` or `backward` of its
+            model, or has been since this step's `forward`.
         FloatingPointError
             If the loss or a gradient is not finite and `nonfinite` is "raise".
 
@@ -205,15 +297,31 @@ class Trainer:
             If the loss or a gradient is not finite and `nonfinite` is "skip".
         """
         steps = integer("burn_in", burn_in, least=0)
+        with self._alone:
+            loss, state, problem = self._step(x, target, hx, steps)
+        if problem is None:
+            return loss, state
+        if self.nonfinite == "raise":
+            raise FloatingPointError(problem)
+        self.skipped += 1
+        warnings.warn(f"no update: {problem}", RuntimeWarning, stacklevel=2)
+        return loss, hx
+
+    def _step(self, x: Any, target: Any, hx: Any, steps: int) -> tuple[float, Any, str | None]:
+        """Learn from one batch; return the loss, the state, and what is not finite, if anything."""
         learnt, before = self._burn_in(x, hx, steps) if steps else (x, hx)
         dropout = self._dropout()
         threads = self._threads()
-        y, state = self._forward(learnt, before, target)
-        kept = y if y.nbytes >= _BYTES_KEPT else None
         updated = False
         try:
+            y, state = self._forward(learnt, before, target)
+            passed = self.model._tape.latest
+            kept = y if y.nbytes >= _BYTES_KEPT else None
             offered = {"out": kept, "threads": threads}
-            loss, dy = self.loss(y, target, **{name: offered[name] for name in self._loss_takes})
+            returned = self.loss(y, target, **{name: offered[name] for name in self._loss_takes})
+            loss, dy = _loss_and_gradient(returned)
+            if self.model._tape.latest is not passed:
+                raise RuntimeError(_INTRUDED)
             norm, problem = self._go_back(loss, dy, threads)
             if problem is None:
                 scale = 1.0 if self.clip is None else clip_factor(norm, self.clip)
@@ -224,13 +332,7 @@ class Trainer:
                 self._set_dropout(dropout)
         if "out" in self._loss_takes:
             self._y = kept
-        if problem is None:
-            return loss, state
-        if self.nonfinite == "raise":
-            raise FloatingPointError(problem)
-        self.skipped += 1
-        warnings.warn(f"no update: {problem}", RuntimeWarning, stacklevel=2)
-        return loss, hx
+        return loss, state, problem
 
     def _burn_in(self, x: Any, hx: Any, steps: int) -> tuple[FloatArray, Any]:
         """Run the first steps of an input; return the others, and the state before them."""
@@ -343,11 +445,14 @@ class Trainer:
         self._set_dropout(states)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_y": None, "dropout": self._dropout()}
+        state = {**self.__dict__, "_y": None, "dropout": self._dropout()}
+        del state["_alone"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         dropout = state.pop("dropout")
         self.__dict__.update(state)
+        self._alone = threadpool.Turn(_ONE_STEP)
         # Model and optimiser were copied each with its parameters: the same ones again.
         self.optimizer.parameters = self.model.parameters
         self._set_dropout(dropout)
