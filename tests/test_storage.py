@@ -192,3 +192,46 @@ def test_classes_that_nobody_can_have_saved_are_not_named(tmp_path):
     write_tensors(tmp_path / "file", {"a": np.ones(1)}, {"model": "Layer"})
     with pytest.raises(nl.FormatError, match=r"known class, Embedding, .*; got Layer"):
         nl.load(tmp_path / "file")
+
+
+def test_a_link_still_leads_to_the_file_that_is_replaced(tmp_path):
+    folder, link = tmp_path / "models", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder / "model")
+    for seed in (0, 1):
+        model = nl.LSTM(3, 4, seed=seed)
+        model.save(link)
+        assert link.is_symlink()
+        for path in (link, folder / "model"):
+            assert np.array_equal(nl.load(path).parameters.flat, model.parameters.flat)
+    assert [path.name for path in folder.iterdir()] == ["model"]
+
+
+def test_a_file_keeps_its_mode(tmp_path):
+    path = tmp_path / "model"
+    path.touch(mode=0o600)
+    nl.LSTM(3, 4).save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert isinstance(nl.load(path), nl.LSTM)
+
+
+def test_what_is_no_file_is_written_to_as_it_is(tmp_path):
+    pipe, copy = tmp_path / "pipe", tmp_path / "copy"
+    os.mkfifo(pipe)
+    model = nl.LSTM(3, 4, seed=0)
+    reader = subprocess.Popen(["cp", pipe, copy])
+    model.save(pipe)
+    assert reader.wait(60) == 0
+    assert pipe.is_fifo()
+    assert np.array_equal(nl.load(copy).parameters.flat, model.parameters.flat)
+    with pytest.raises(IsADirectoryError):
+        model.save(tmp_path)
+
+
+def test_a_name_may_be_as_long_as_the_system_takes(tmp_path):
+    path = tmp_path / ("\N{OGHAM LETTER BEITH}" * 85)  # of three bytes each, and 255 at most
+    nl.LSTM(3, 4).save(path)
+    assert isinstance(nl.load(path), nl.LSTM)
+    (tmp_path / f".{path.name[:50]}.0123.part").touch()
+    discard_parts(path)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]

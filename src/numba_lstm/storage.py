@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import secrets
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,20 +35,39 @@ FORMAT_VERSION = 1
 # Models of modules that are imported when they are wanted.
 _MODULES = {"CharLanguageModel": "numba_lstm.language_model"}
 
-# Files that are being written.
-_PART = ".{name}.{unique}.part"
+# Characters of a file's name that the one beside it has as well: of four bytes each, they leave it
+# shorter than a name may be.
+_LONGEST_BEGIN = 50
 
 
 class FormatError(ValueError):
     """A file is no model, is damaged, or was written by a newer version."""
 
 
+def _file_at(path: str | os.PathLike[str]) -> Path:
+    """The file that a path leads to, behind all links."""
+    return Path(os.path.realpath(path))
+
+
+def _begin(name: str) -> str:
+    """Beginning of a file's name."""
+    return name[:_LONGEST_BEGIN]
+
+
+def _part(begin: str, unique: str) -> str:
+    """Name of a file that is being written, by the beginning of what it is to be."""
+    return f".{begin}.{unique}.part"
+
+
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that at every moment either the old or the new one is there, whole.
+
+    A new one has the mode of the old one. What is no file, like a pipe, is written to as it is.
 
     Parameters
     ----------
     path : path-like
+        Of the file, or of a link to it.
     content : bytes
 
     Raises
@@ -55,11 +75,17 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
     OSError
         If it cannot be written; a file that was there before still is.
     """
-    target = Path(path)
-    beside = target.with_name(_PART.format(name=target.name, unique=secrets.token_hex(4)))
+    target = _file_at(path)
+    beside = target.with_name(_part(_begin(target.name), secrets.token_hex(4)))
     try:
+        mode = target.stat().st_mode if target.exists() else None
+        if mode is not None and not stat.S_ISREG(mode):
+            target.write_bytes(content)
+            return
         try:
             with beside.open("xb") as file:
+                if mode is not None:
+                    beside.chmod(stat.S_IMODE(mode))
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -69,7 +95,7 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
             raise
         _flush_folder(target.parent)
     except OSError as error:  # about the file that the caller named, not the one beside it
-        raise OSError(error.errno, error.strerror, str(target)) from None
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
 
 
 def discard_parts(path: str | os.PathLike[str]) -> None:
@@ -80,8 +106,8 @@ def discard_parts(path: str | os.PathLike[str]) -> None:
     path : path-like
         Nobody else may be writing it now.
     """
-    target = Path(path)
-    for part in target.parent.glob(_PART.format(name=glob.escape(target.name), unique="*")):
+    target = _file_at(path)
+    for part in target.parent.glob(_part(glob.escape(_begin(target.name)), "*")):
         part.unlink(missing_ok=True)
 
 
