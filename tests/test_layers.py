@@ -258,7 +258,17 @@ def test_copies(clone):
         (
             lambda: nl.Sequential(nl.Linear(3, 3), nl.Linear(3, 3, dtype="float64")),
             ValueError,
-            "one dtype",
+            "layers must have one dtype; got float32, float64",
+        ),
+        (
+            lambda: [nl.Sequential(layer) for layer in [nl.Linear(3, 3)] * 2],
+            ValueError,
+            r"layer 0 must not stand in another model already; got Linear\(3, 3\)",
+        ),
+        (
+            lambda: nl.Sequential(nl.LSTM(3, 3, batch_first=True), nl.LSTM(3, 3)).stream(2),
+            ValueError,
+            "LSTMs of a stream must all be batch first, or none of them; got Sequential",
         ),
         (
             lambda: nl.Sequential(nl.LSTM(3, 3))(np.zeros((2, 2, 3)), ()),

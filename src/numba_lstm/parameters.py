@@ -91,6 +91,11 @@ class Parameters(Mapping[str, FloatArray]):
             start += math.prod(shape)
         self._stop = start
 
+    @property
+    def joined(self) -> bool:
+        """Whether they stand in one buffer with others; see `join`."""
+        return self._store.joined
+
     @classmethod
     def join(cls, parts: Mapping[str, Parameters]) -> Parameters:
         """Bring several parameters together in one buffer.

@@ -148,6 +148,14 @@ class Sequential(StoredModel):
                     f"layer {position} must take the {given} features of the layer before; "
                     f"got {layer!r}"
                 )
+        dtypes = [str(layer.parameters.dtype) for layer in layers]
+        if len(set(dtypes)) > 1:
+            raise ValueError(f"layers must have one dtype; got {', '.join(dtypes)}")
+        for position, layer in enumerate(layers):
+            if layer.parameters.joined:
+                raise ValueError(
+                    f"layer {position} must not stand in another model already; got {layer!r}"
+                )
         self.layers = layers
         named = {str(position): layer for position, layer in enumerate(layers)}
         self.parameters = Parameters.join({name: layer.parameters for name, layer in named.items()})
@@ -396,12 +404,18 @@ class Sequential(StoredModel):
         Raises
         ------
         TypeError, ValueError
-            If an argument is of the wrong kind or out of range, or an LSTM is bidirectional.
+            If an argument is of the wrong kind or out of range, or an LSTM is bidirectional, or
+            some LSTMs are batch first and others not.
         MemoryError
             If there is no room for the states.
         """
         rows = integer("batch_size", batch_size, least=1)
         most = self._bound(threads)
+        orders = {lstm.config.batch_first for lstm in self._lstms}
+        if len(orders) > 1:
+            raise ValueError(
+                f"LSTMs of a stream must all be batch first, or none of them; got {self!r}"
+            )
         layers: list[Stream | Callable[..., FloatArray]] = []
         for layer in self.layers:
             if isinstance(layer, LSTM):
@@ -413,7 +427,7 @@ class Sequential(StoredModel):
         taken, _ = _features(self.layers[0])
         x_shape = (rows,) if taken is None else (rows, taken)
         shapes = [x_shape, *((rows, _features(layer)[1]) for layer in self.layers)]
-        batch_first = any(lstm.config.batch_first for lstm in self._lstms)
+        batch_first = orders == {True}
         run = functools.partial(self, threads=most)
         return SequentialStream(layers, shapes, batch_first, self.parameters.dtype, run)
 

@@ -82,6 +82,7 @@ def test_which_shapes_are_meant():
     assert three == ["vad-minute", "diarisation", "basecall-fast"]
     assert len(bench_command._shapes(("all",), "inference")) == 10
     assert len(bench_command._shapes(("all",), "training")) == 8
+    assert len(bench_command._shapes(("vad-step", "all", "9,1,2,3"), "inference")) == 11
     streams = bench_command._shapes(("all",), "stream")
     assert len(streams) == 7
     assert not any(shape.bidirectional for shape in streams)

@@ -89,6 +89,11 @@ def test_vocabularies_are_distinct_and_ascending(characters):
         Vocabulary(characters)
 
 
+def test_vocabularies_can_be_saved():
+    with pytest.raises(ValueError, match="characters must be such as UTF-8 can hold"):
+        Vocabulary("ab\ud800")
+
+
 @given(batch=st.integers(1, 4), steps=st.integers(1, 5), extra=st.integers(0, 50))
 def test_windows_follow_each_other_within_a_stream(batch, steps, extra):
     tokens = np.arange(batch * steps + 1 + extra)

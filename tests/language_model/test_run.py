@@ -1,6 +1,9 @@
 """Training runs: they stop at any moment and go on to the same bits."""
 
+import json
+import math
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -257,6 +260,37 @@ def test_completed_epochs_cannot_be_taken_back(tmp_path):
         TrainingRun.resume(tmp_path, CORPUS, epochs=2)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window": "x"}, "window must be an integer; got 'x'"),
+        ({"window": -5}, "window must be at least 0; got -5"),
+        ({"window": 10**6}, "window must be at most 25; got 1000000"),
+        ({"epoch": 1.5}, "epoch must be an integer; got 1.5"),
+        ({"epoch": 2}, "losses must have"),
+        ({"smoothed": None}, "smoothed must be a number; got None"),
+        ({"seconds": math.inf}, "seconds must be finite and >= 0; got inf"),
+        ({"held_out": []}, "held_out must have 3 numbers after 3 epochs and 0 windows; got 0"),
+    ],
+)
+def test_a_progress_that_no_run_comes_to_is_refused(tmp_path, changes, message):
+    create(tmp_path).train(Watcher())
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, metadata = module.read_tensors(path)
+    for name in changes.keys() & tensors.keys():
+        tensors[name] = np.array(changes.pop(name))
+    metadata["progress"] = json.dumps({**json.loads(metadata["progress"]), **changes})
+    module.write_tensors(path, tensors, metadata)
+    with pytest.raises(nl.FormatError, match=f"is no whole checkpoint: {message}"):
+        TrainingRun.resume(tmp_path, CORPUS)
+
+
+def test_the_largest_learning_rate_is_one_that_float32_takes():
+    settings = replace(SETTINGS, learning_rate=module._LARGEST_RATE)
+    optimizer = settings.trainer(settings.model("ab")).optimizer
+    optimizer._cast(optimizer._coefficients(1))
+
+
 def test_what_is_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"must hold a run to resume; it has no checkpoint"):
         TrainingRun.resume(tmp_path)
@@ -314,6 +348,7 @@ def test_folders_that_cannot_be_written(tmp_path):
         ({"layers": -1}, ValueError, "layers must be at least 1; got -1"),
         ({"batch": 2.5}, TypeError, "batch must be an integer; got 2.5"),
         ({"learning_rate": float("nan")}, ValueError, "learning_rate must be finite and > 0"),
+        ({"learning_rate": 1e38}, ValueError, "learning_rate must be .* <= 1e\\+37; got 1e\\+38"),
         ({"dropout": 1.0}, ValueError, "dropout must be finite and >= 0 and < 1; got 1.0"),
         ({"clip": 0.0}, ValueError, "clip must be finite and > 0; got 0.0"),
         ({"seed": -1}, ValueError, "seed must be at least 0; got -1"),

@@ -38,9 +38,10 @@ _WIDTH_OF_FILES = 140
 
 def _shapes(texts: tuple[str, ...], mode: str) -> list[Shape]:
     """Shapes that the user names, or those of the mode."""
-    if texts == ("all",):
-        return list(_TABLES[mode].values())
-    return [parse(text) for text in texts or _DEFAULT_SHAPES[mode]]
+    shapes: list[Shape] = []
+    for text in texts or _DEFAULT_SHAPES[mode]:
+        shapes += _TABLES[mode].values() if text == "all" else [parse(text)]
+    return list(dict.fromkeys(shapes))
 
 
 def _threads(texts: tuple[str, ...]) -> list[int]:

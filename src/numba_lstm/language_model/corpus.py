@@ -23,6 +23,11 @@ def _code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
+def _is_surrogate(character: str) -> bool:
+    """Whether a character is half of a pair of UTF-16, which no file of UTF-8 holds."""
+    return "\ud800" <= character <= "\udfff"
+
+
 class Vocabulary:
     """The characters of a text, numbered in the order of their code points.
 
@@ -36,7 +41,7 @@ class Vocabulary:
     TypeError
         If they are no string.
     ValueError
-        If they are not distinct and ascending.
+        If they are not distinct and ascending, or halves of a pair of UTF-16.
     """
 
     def __init__(self, characters: str) -> None:
@@ -44,6 +49,8 @@ class Vocabulary:
             raise ValueError(
                 f"characters must be distinct, ascending, and at least one; got {characters!r}"
             )
+        if any(_is_surrogate(character) for character in characters):
+            raise ValueError(f"characters must be such as UTF-8 can hold; got {characters!r}")
         self.characters = characters
         self._codes = _code_points(characters)
 

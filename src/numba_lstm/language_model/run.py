@@ -47,6 +47,8 @@ _SAMPLE_TEMPERATURE = 0.7
 # defaults with two seeds: 1.863 and 1.803 without, 1.792 for the first with a quarter; 1.823 with
 # a half and 1.873 with three quarters, which leave too little time to learn.
 _COOLING_SHARE = 0.25
+# Adam takes ten times of it in its first step, and float32 ends at 3.4e38.
+_LARGEST_RATE = 1e37
 # Weight of the past in the smoothed loss that is shown while an epoch runs.
 _SMOOTHING = 0.98
 
@@ -85,7 +87,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("hidden", "layers", "embedding", "steps", "batch", "epochs"):
             integer(name, getattr(self, name), least=1)
-        number("learning_rate", self.learning_rate, above=0.0)
+        number("learning_rate", self.learning_rate, above=0.0, most=_LARGEST_RATE)
         number("dropout", self.dropout, least=0.0, below=1.0)
         number("clip", self.clip, above=0.0)
         integer("seed", self.seed, least=0)
@@ -160,6 +162,36 @@ class Progress:
     losses: list[float] = field(default_factory=list)
     training: list[float] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in ("epoch", "window", "characters"):
+            integer(name, getattr(self, name), least=0)
+        number("epoch_loss", self.epoch_loss)
+        number("seconds", self.seconds, least=0.0)
+        if not isinstance(self.smoothed, float):  # NaN at the start
+            raise TypeError(f"smoothed must be a number; got {self.smoothed!r}")
+
+    def require_windows(self, windows: int) -> None:
+        """Refuse a progress that no run of so many windows an epoch comes to.
+
+        Parameters
+        ----------
+        windows : int
+
+        Raises
+        ------
+        ValueError
+            If it is of another run.
+        """
+        integer("window", self.window, least=0, most=windows)
+        lengths = {"losses": self.epoch * windows + self.window}
+        lengths |= dict.fromkeys(("training", "held_out"), self.epoch)
+        for name, length in lengths.items():
+            if len(getattr(self, name)) != length:
+                raise ValueError(
+                    f"{name} must have {length} numbers after {self.epoch} epochs and "
+                    f"{self.window} windows; got {len(getattr(self, name))}"
+                )
 
     @property
     def bits(self) -> float:
@@ -407,6 +439,7 @@ class TrainingRun:
 
     def _load(self, tensors: dict[str, NDArray[Any]], progress: Progress) -> None:
         """Take over what a checkpoint holds."""
+        progress.require_windows(self.streams.windows)
         if "h" in tensors:
             self._state = ((tensors.pop("h"), tensors.pop("c")),)
         self._trainer.load_state_dict(tensors)
