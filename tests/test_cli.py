@@ -214,7 +214,7 @@ def test_help(command):
         (["--layers=-1"], "layers must be at least 1; got -1"),
         (["--embedding=0"], "embedding must be at least 1; got 0"),
         (["--epochs=0"], "epochs must be at least 1; got 0"),
-        (["--learning-rate=nan"], "learning_rate must be finite and > 0; got nan"),
+        (["--learning-rate=nan"], "learning_rate must be finite and > 0 and <= 1e+37; got nan"),
         (["--dropout=1"], "dropout must be finite and >= 0 and < 1; got 1.0"),
         (["--clip=-1"], "clip must be finite and > 0; got -1.0"),
         (["--seed=-1"], "seed must be at least 0; got -1"),

@@ -70,6 +70,10 @@ def sequential():
     )
 
 
+# The model of every trainer: an optimiser that is assigned must be one of the same parameters.
+TRAINED = sequential()
+
+
 def stepped(stream, x):
     stream.step(x)
     return stream
@@ -167,6 +171,10 @@ EXAMPLES = {
     "Parameters.value": lambda: np.ones((2, 3)),
     "Trainer.x": lambda: tokens(T, B),
     "Trainer.target": lambda: np.ones((T, B, 2)),
+    "Trainer.optimizer": lambda: nl.SGD(TRAINED.parameters),
+    "Trainer.clip": lambda: 0.5,
+    "Trainer.nonfinite": lambda: "skip",
+    "Trainer.checkpoint": lambda: 2,
     "mse.y": lambda: np.ones((T, 2)),
     "mse.target": lambda: np.zeros((T, 2)),
     "mse.weights": lambda: np.ones(T),
@@ -182,8 +190,7 @@ EXAMPLES = {
 def instance(cls):
     """An object of a public class; of a new one by the examples of what its constructor needs."""
     if cls is nl.Trainer:
-        model = sequential()
-        return nl.Trainer(model, nl.mse, nl.Adam(model.parameters))
+        return nl.Trainer(TRAINED, nl.mse, nl.Adam(TRAINED.parameters))
     if cls in INSTANCES:
         return INSTANCES[cls]()
     wanted = inspect.signature(cls).parameters.values()

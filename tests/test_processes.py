@@ -236,7 +236,7 @@ with held(single, "_enter", lambda: single.step(inputs[rows][0][:1])):
 """,
     "training": """
 trained = train()
-with held(threads, "share_out", lambda: rows.forward(inputs[rows])):
+with held(threadpool, "share_out", lambda: rows.forward(inputs[rows])):
     in_child(train_anew)
 """,
     "starting threads": """
