@@ -188,6 +188,12 @@ def _strides(config: LSTMConfig, T: int, B: int, features: int) -> tuple[int, in
     return B * features, features
 
 
+def _cached_steps(config: LSTMConfig, rows: int) -> int:
+    """Steps whose gates, of so many rows, a core's L2 cache keeps from one use to the next."""
+    numbers_of_step = 4 * config.hidden_size * rows
+    return cpu.cached_numbers(config.numpy_dtype.itemsize) // max(1, numbers_of_step)
+
+
 def _steps_ahead(config: LSTMConfig, steps: int, rows: int) -> int:
     """Steps whose inputs are projected ahead of the recurrence at once, where that is done.
 
@@ -195,9 +201,7 @@ def _steps_ahead(config: LSTMConfig, steps: int, rows: int) -> int:
     stay in half of the L2 cache; in a wavefront another core fills another half with the next one.
     Chunks are nearly equal: a step by itself would be no tile.
     """
-    _, level2, _ = cpu.cache_sizes()
-    step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
-    longest = min(LONGEST_CHUNK, max(2 * ROWS, level2 // 2 // max(1, step_bytes)))
+    longest = min(LONGEST_CHUNK, max(2 * ROWS, _cached_steps(config, rows)))
     chunks = max(1, -(-steps // (longest // ROWS * ROWS)))
     return -(-steps // chunks)
 
@@ -208,9 +212,7 @@ def _steps_of_input_gradient(config: LSTMConfig, rows: int) -> int:
     With all steps at once every panel fetches all dgates from memory again: 75 instead of 105
     GFLOP/s at T35 B20 I650 H650. Steps of few rows are the rows of a tile, and must fill it.
     """
-    _, level2, _ = cpu.cache_sizes()
-    step_bytes = 4 * config.hidden_size * rows * config.numpy_dtype.itemsize
-    return max(1 if rows >= ROWS else 4 * ROWS, level2 // 4 // max(1, step_bytes))
+    return max(1 if rows >= ROWS else 4 * ROWS, _cached_steps(config, rows) // 2)
 
 
 def _span(config: LSTMConfig, T: int, B: int, pieces: tuple[Piece, ...]) -> int:

@@ -590,18 +590,22 @@ class LSTM(Layer):
             shape = sequence.state_shape(config.cells, config.hidden_size)
             dh0, dc0 = _new_state(shape, dtype)
             self._tape.clear()
-            self._run_back(saved, (dy_array, *dstate, dx, dh0, dc0), wanted, added, most)
+            self._run_back(saved, (dy_array, *dstate), (dx, dh0, dc0), wanted, added, most)
         return (dx if wanted else None), (dh0, dc0)
 
     def _run_back(
         self,
         saved: _Saved,
-        arrays: tuple[FloatArray, ...],
+        given: tuple[FloatArray, ...],
+        results: tuple[FloatArray, ...],
         input_gradient: bool,
         accumulate: bool,
         threads: int,
     ) -> None:
-        """Run the backward kernels, piece by piece from the end."""
+        """Run the backward kernels, piece by piece from the end.
+
+        Given are dy, dh_n and dc_n, the results dx, dh0 and dc0.
+        """
         sequence, laid_out = saved.sequence, saved.layout
         if sequence.T * sequence.B == 0 and not accumulate:
             self.gradients.zero()
@@ -625,8 +629,9 @@ class LSTM(Layer):
         x = flat(sequence.array)
         panels = self._backward_panels[int(laid_out.cells["widest"][0])]
         with panels.borrow(threads) as packed, self.gradients.edit():
-            dy, dh_n, dc_n, dx, dh0, dc0 = map(flat, arrays)
-            back = (call, laid_out.cells, flat(packed), dy, dh_n, dc_n, dx, dh0, dc0, workspace)
+            dx, *states_before = map(flat, results)
+            arrays = (*map(flat, given), dx, *states_before)
+            back = (call, laid_out.cells, flat(packed), *arrays, workspace)
             gradients = self.gradients._writable
             sums = (call, laid_out.cells, x, gradients, workspace)
             for piece in laid_out.pieces_back:

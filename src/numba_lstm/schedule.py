@@ -235,7 +235,7 @@ def _weights(config: LSTMConfig) -> int:
 
 def _bytes(config: LSTMConfig) -> int:
     """Bytes of the weights of a direction of the largest layer."""
-    return _weights(config) * config.numpy_dtype.itemsize
+    return _bytes_of_step(config, config.most_terms)
 
 
 def _cached(config: LSTMConfig) -> int:
