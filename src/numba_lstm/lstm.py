@@ -363,7 +363,8 @@ class LSTM(Layer):
         if sequence.B == 0:  # nothing to compute, in however many steps
             return
         y, (h, c) = results
-        workspace[laid_out.flags] = 0
+        if not split.by_rows:
+            workspace[laid_out.flags] = 0
         kernel = _FORWARD[split.sharing]
         panels = self._forward_panels[laid_out.form]
         # Weights of a model that is trained are new in every step.
