@@ -293,6 +293,23 @@ def test_documented_attributes_exist():
         assert set(documented_names(node, "Attributes")) <= there, name
 
 
+def test_users_find_every_attribute_explained():
+    wrong = {}
+    for name, node in EXPORTED.items():
+        methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+        if isinstance(node, ast.ClassDef):
+            explained = {*documented_names(node, "Attributes"), *(part.name for part in methods)}
+            kept = [
+                part.attr
+                for method in methods
+                if method.name == "__init__"
+                for part in ast.walk(method)
+                if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store)
+            ]
+            wrong[name] = {attr for attr in kept if not attr.startswith("_")} - explained
+    assert not any(wrong.values()), wrong
+
+
 def test_users_find_every_parameter_and_result_explained():
     wrong = []
     for name, node in EXPORTED.items():

@@ -63,7 +63,7 @@ def test_same_bits(choose, B, I, H, L, bidirectional, dtype, cached):
         choose(widest, ahead, cached)
         forms.append(layout(lstm.config, 9, B, False, 1).form)
         every.append(results(lstm, x, dy))
-    assert forms == [PanelForm.WIDE, PanelForm.WIDE, PanelForm.TALL, PanelForm.TALL_AHEAD]
+    assert forms == [PanelForm.WIDE, PanelForm.WIDE, PanelForm.NARROW, PanelForm.NARROW_AHEAD]
     for other in every[1:]:
         for array, expected in zip(other, every[0], strict=True):
             np.testing.assert_array_equal(array, expected)

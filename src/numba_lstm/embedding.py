@@ -70,6 +70,10 @@ class Embedding(Layer):
     ----------
     parameters : Parameters
         ``weight`` (N, E).
+    gradients : Parameters
+        The same for gradients; `backward` adds to them.
+    num_embeddings, embedding_dim : int
+        N and E.
 
     Raises
     ------

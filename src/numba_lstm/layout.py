@@ -53,8 +53,8 @@ class PanelForm(enum.Enum):
 
     WIDE = "panels of four vectors"
     WHOLE = "the same, with room for W units in the last one, however few they are"
-    TALL = "panels of two vectors, for tall tiles"
-    TALL_AHEAD = "the same, but the inputs' rows wide: they are projected ahead"
+    NARROW = "panels of two vectors, for tall tiles"
+    NARROW_AHEAD = "the same, but the inputs' rows wide: they are projected ahead"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
     H, D = config.hidden_size, config.directions
     padded = round_up(H, W)
     columns = 4 * (padded if form is PanelForm.WHOLE else H)
-    tall = form in (PanelForm.TALL, PanelForm.TALL_AHEAD)
+    tall = form in (PanelForm.NARROW, PanelForm.NARROW_AHEAD)
     cells = np.zeros(config.cells, CELL)
     forward, backward = Places(itemsize), Places(itemsize)
     for index, cell in enumerate(cells):
@@ -118,7 +118,7 @@ def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
         rows_of_inputs = 1 + int(cell["inputs"])
         cell["wide_rows"] = rows_of_inputs + H
         if tall:
-            cell["wide_rows"] = rows_of_inputs if form is PanelForm.TALL_AHEAD else 0
+            cell["wide_rows"] = rows_of_inputs if form is PanelForm.NARROW_AHEAD else 0
         cell["panels"] = forward.take(rows_of_inputs + H, round_up(columns, W))
         cell["recurrent_panels"] = backward.take(1 + columns, padded)
         if index % D == 0:
@@ -242,7 +242,7 @@ def _panel_form(config: LSTMConfig, rows: int, training: bool, ahead: bool) -> P
     panel is no gain or a loss, unless it has as many vectors anyhow.
     """
     if widest_for_rows(rows) == NARROW:
-        return PanelForm.TALL_AHEAD if ahead else PanelForm.TALL
+        return PanelForm.NARROW_AHEAD if ahead else PanelForm.NARROW
     H, W = config.hidden_size, cpu.lanes(config.numpy_dtype.itemsize)
     almost = W < H <= W + W // 2 or H % W > W * 3 // 4
     return PanelForm.WHOLE if not training and rows == 1 and almost else PanelForm.WIDE

@@ -60,6 +60,12 @@ class Linear(Layer):
     ----------
     parameters : Parameters
         ``weight`` (out, in), ``bias`` (out,).
+    gradients : Parameters
+        The same for gradients; `backward` adds to them.
+    in_features, out_features : int
+    bias : bool
+    threads : int or None
+        As given; may be changed between calls.
 
     Raises
     ------

@@ -157,6 +157,10 @@ class LSTM(Layer):
         in the order i, f, g, o; names of the second direction end in ``_reverse``.
     gradients : Parameters
         The same for gradients. `backward` adds to them.
+    config : LSTMConfig
+        Sizes and options.
+    threads : int or None
+        As given; may be changed between calls.
 
     Raises
     ------
@@ -201,7 +205,7 @@ class LSTM(Layer):
         self._forward_panels = {form: self._packed_forward(form) for form in PanelForm}
         self._backward_panels = {
             WIDE: self._packed_backward(PanelForm.WIDE),
-            NARROW: self._packed_backward(PanelForm.TALL),
+            NARROW: self._packed_backward(PanelForm.NARROW),
         }
         self._pool = WorkspacePool(self.config.numpy_dtype)
         self._training_workspace = Workspace(self.config.numpy_dtype)

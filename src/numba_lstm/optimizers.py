@@ -56,6 +56,14 @@ class Optimizer(ABC):
     moments : tuple of str
         Names of the flat arrays that the optimiser keeps.
 
+    Attributes
+    ----------
+    parameters : Parameters
+    lr : float
+        Learning rate; may be changed between steps.
+    steps : int
+        Updates so far.
+
     Raises
     ------
     TypeError, ValueError
@@ -195,6 +203,12 @@ class SGD(Optimizer):
     nesterov : bool
         Nesterov's momentum.
 
+    Attributes
+    ----------
+    momentum, weight_decay : float
+    nesterov : bool
+        As given.
+
     Raises
     ------
     TypeError, ValueError
@@ -236,6 +250,12 @@ class Adam(Optimizer):
         Added to the root of the mean square, at least 0.
     weight_decay : float
         Multiple of the parameters that joins the gradient, at least 0.
+
+    Attributes
+    ----------
+    betas : (float, float)
+    eps, weight_decay : float
+        As given.
 
     Raises
     ------
@@ -330,6 +350,11 @@ class RMSprop(Optimizer):
         Multiple of the parameters that joins the gradient, at least 0.
     momentum : float
         Share of the velocity that a step keeps, at least 0.
+
+    Attributes
+    ----------
+    alpha, eps, momentum, weight_decay : float
+        As given.
 
     Raises
     ------

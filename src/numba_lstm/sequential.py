@@ -123,6 +123,8 @@ class Sequential(StoredModel):
         Names are ``{position}.{name}``: ``0.weight``, ``1.weight_ih_l0``, ...
     gradients : Parameters
         The same for gradients; `backward` adds to them.
+    threads : int or None
+        As given; may be changed between calls.
 
     Raises
     ------

@@ -92,6 +92,10 @@ class Stream:
         B, sequences that advance together.
     threads : int
         Largest number of threads of a call.
+
+    Attributes
+    ----------
+    batch_size : int
     """
 
     def __init__(
@@ -319,6 +323,10 @@ class SequentialStream:
     dtype : dtype
     run : callable
         ``run(x, hx, out=)``, inference of the model.
+
+    Attributes
+    ----------
+    batch_size : int
     """
 
     def __init__(

@@ -75,7 +75,7 @@ class StepBack(NamedTuple):
 
 
 @device
-def step_back(call, cells, index, dy, workspace, later, first, room):
+def places_of_step_back(call, cells, index, dy, workspace, later, first, room):
     """Find what the step of a cell takes that comes so much later than the first one back."""
     cell = cells[index]
     layer = index // call.directions
@@ -230,7 +230,7 @@ def _steps_back(call, cells, index, packed, dy, workspace, scratch, first, rows,
     cell = cells[index]
     panels = panels_of(cell, width(scratch))
     for later in range(call.stop - call.start):
-        place = step_back(call, cells, index, dy, workspace, later, first, room)
+        place = places_of_step_back(call, cells, index, dy, workspace, later, first, room)
         cell_step_back(cell, 0, panels, rows, place)
         recurrent_step_back(call, cell, packed, 0, panels, rows, place, scratch)
 

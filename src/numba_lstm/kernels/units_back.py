@@ -14,8 +14,8 @@ from .backward import (
     cell_step_back,
     end_back,
     input_gradient,
+    places_of_step_back,
     recurrent_step_back,
-    step_back,
 )
 from .panels import panels_of
 from .rooms import whole_batch
@@ -57,10 +57,10 @@ def _take_steps(call, cells, index, packed, dy, workspace, scratch, panel, last,
     cell = cells[index]
     for number in range(later, later + some):
         if number > 0:
-            behind = step_back(call, cells, index, dy, workspace, number - 1, 0, room)
+            behind = places_of_step_back(call, cells, index, dy, workspace, number - 1, 0, room)
             recurrent_step_back(call, cell, packed, panel, last, B, behind, scratch)
         if number < steps:
-            place = step_back(call, cells, index, dy, workspace, number, 0, room)
+            place = places_of_step_back(call, cells, index, dy, workspace, number, 0, room)
             cell_step_back(cell, panel, last, B, place)
 
 
