@@ -24,12 +24,11 @@ ORDER = re.findall(
     simd.cpu simd.pointer simd.vector simd.tile simd.mode simd.atomic simd.native
     kernels.region kernels.tables kernels.workers kernels.lanes kernels.rooms kernels.kept
     kernels.activations kernels.gemm kernels.outer_products kernels.transposition kernels.panels
-    kernels.projection kernels.cell kernels.dropout kernels.vocabulary kernels.forward kernels.units
-    kernels.backward kernels.gradient_tasks kernels.token_sums kernels.gradients
-    kernels.vocabulary_back
-    kernels.units_back kernels.wavefront kernels.step kernels.inactive_rows
-    kernels.linear kernels.embedding kernels.losses kernels.updates kernels.probes
-    validation memory config parameters initialization storage
+    kernels.projection kernels.cell kernels.dropout kernels.order kernels.states kernels.vocabulary
+    kernels.forward kernels.units kernels.backward kernels.gradient_tasks kernels.token_sums
+    kernels.gradients kernels.vocabulary_back kernels.units_back kernels.wavefront kernels.step
+    kernels.inactive_rows kernels.linear kernels.embedding kernels.losses kernels.updates
+    kernels.probes validation memory config parameters initialization storage
     pieces schedule layout plan threadpool packing tape workspace
     sequences interop stream layer lstm embedding linear sequential losses optimizers trainer warmup
     numba_lstm

@@ -1,8 +1,6 @@
 """The sequence loop: from inputs to outputs, layer by layer and step by step.
 
 Rows of the batch are independent, so workers that share them out never wait for one another.
-Forward in time, step t reads the state behind step t - 1 and leaves one behind step t; backward in
-time it reads the one of t + 1.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from ..jit import device, inlined, kernel, spliced
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, fetch_to_write
 from ..simd.tile import keep_loop
-from ..simd.vector import load, load_first, store, width
+from ..simd.vector import load, store, width
 from .cell import cell_gates, cell_output
 from .dropout import dropout
 from .gemm import (
@@ -36,6 +34,7 @@ from .gemm import (
 )
 from .kept import keeps_gates, kept_cell_state, kept_hidden, kept_term, outputs_row
 from .lanes import store_up_to
+from .order import Source, source_of_layer, step_at
 from .panels import (
     gate_stride,
     gates_of_panel,
@@ -48,67 +47,9 @@ from .panels import (
 )
 from .projection import GateRows, project
 from .rooms import Room, rows_in_room
+from .states import begin_states, end_states
 from .vocabulary import is_looked_up, look_up_inputs
 from .workers import scratch_of
-
-
-@device
-def load_state(states, index, call, cell, first, rows, target):
-    """Copy rows of a user's (L D, B, H) state, or zeros where it is empty, and pad with zeros."""
-    H = cell.hidden
-    lanes = width(target)
-    source = address(states, 0)
-    if states.size > 0:
-        source = source + (index * call.batch + first) * H
-    for row in range(rows):
-        for unit in range(0, cell.state_row, lanes):
-            held = max(0, min(lanes, H - unit)) if states.size > 0 else 0
-            units = load_first(source + (row * H + unit), held)
-            store(units, target + (row * cell.state_row + unit))
-
-
-@device
-def save_state(source, source_row, index, call, cell, first, rows, states):
-    """Copy rows of a state into a user's (L D, B, H) array."""
-    H = cell.hidden
-    target = address(states, (index * call.batch + first) * H)
-    copy_columns(rows, H, source, source_row, target, H)
-
-
-class Source(NamedTuple):
-    """Input of a layer: the numbers of row b at step t stand from ``start[t * step + b * row]``."""
-
-    start: Pointer
-    step: int
-    row: int
-
-
-@inlined
-def source_of_layer(call, cells, layer, x, workspace):
-    """Where a layer's input stands: x, or what the layer below gave."""
-    if layer == 0:
-        return Source(address(x, 0), call.x_step, call.x_row)
-    cell = cells[layer * call.directions]
-    step = call.batch * cell.inputs
-    return Source(address(workspace, cell.source) - call.held * step, step, cell.inputs)
-
-
-@inlined
-def step_at(call, cell, past):
-    """Step that a cell takes after so many others of those at hand."""
-    return call.stop - 1 - past if cell.reverse == 1 else call.start + past
-
-
-@inlined
-def at_begin(call, cell):
-    """Whether the first step that a cell takes is at hand."""
-    return step_at(call, cell, 0) == cell.reverse * (call.steps - 1)
-
-
-@inlined
-def at_end(call, cell):
-    """Whether the last step that a cell takes is at hand."""
-    return step_at(call, cell, call.stop - call.start - 1) == (1 - cell.reverse) * (call.steps - 1)
 
 
 class Walk(NamedTuple):
@@ -507,41 +448,6 @@ def _project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, wa
         where.scratch,
         GateRows(walk.gates, cell.gates_panel, walk.term, 1, walk.term_step),
     )
-
-
-@device
-def begin_states(call, cell, index, h0, c0, first, rows, walk, workspace):
-    """Put the states before this call's piece in their places."""
-    state_row = cell.state_row
-    if call.training == 0:
-        load_state(h0, index, call, cell, first, rows, walk.h_before)
-        load_state(c0, index, call, cell, first, rows, walk.c_before)
-        return
-    slot = call.batch * state_row
-    h = address(workspace, cell.marks + call.segment * 2 * slot + first * state_row)
-    c = h + slot
-    if call.recomputed == 0 and at_begin(call, cell):
-        load_state(h0, index, call, cell, first, rows, h)
-        load_state(c0, index, call, cell, first, rows, c)
-    copy_columns(rows, cell.hidden, h, state_row, walk.h_before, walk.h_row)
-    copy_columns(rows, cell.hidden, c, state_row, walk.c_before, walk.c_row)
-
-
-@device
-def end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace):
-    """Hand on the states behind this call's piece, which the next step would begin with."""
-    if call.recomputed == 1:
-        return
-    state_row = cell.state_row
-    if call.training == 0 or at_end(call, cell):
-        save_state(walk.h_before, walk.h_row, index, call, cell, first, rows, h_n)
-        save_state(walk.c_before, walk.c_row, index, call, cell, first, rows, c_n)
-    else:
-        slot = call.batch * state_row
-        following = call.segment + 1 - 2 * cell.reverse
-        h = address(workspace, cell.marks + following * 2 * slot + first * state_row)
-        copy_columns(rows, cell.hidden, walk.h_before, walk.h_row, h, state_row)
-        copy_columns(rows, cell.hidden, walk.c_before, walk.c_row, h + slot, state_row)
 
 
 @device

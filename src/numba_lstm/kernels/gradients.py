@@ -17,12 +17,6 @@ from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, as_integers
 from ..simd.tile import keep_loop
 from ..simd.vector import load, store, width
-from .forward import (
-    Source,
-    at_begin,
-    at_end,
-    source_of_layer,
-)
 from .gemm import copy_columns
 from .gradient_tasks import (
     Task,
@@ -36,6 +30,7 @@ from .gradient_tasks import (
     workers_of_group,
 )
 from .kept import kept_hidden, kept_term, outputs_row
+from .order import Source, at_begin, at_end, source_of_layer
 from .outer_products import (
     Ahead,
     Results,

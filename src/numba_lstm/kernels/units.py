@@ -14,18 +14,11 @@ from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address, fetch
 from ..simd.tile import keep_loop
 from ..simd.vector import width
-from .forward import (
-    Surroundings,
-    begin_states,
-    drop_outputs,
-    end_states,
-    prepare_inputs,
-    run_steps,
-    source_of_layer,
-    walk_from,
-)
+from .forward import Surroundings, drop_outputs, prepare_inputs, run_steps, walk_from
+from .order import source_of_layer
 from .panels import panels_of
 from .rooms import whole_batch
+from .states import begin_states, end_states
 from .workers import (
     BEGIN,
     END,

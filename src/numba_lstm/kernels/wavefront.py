@@ -15,17 +15,11 @@ from ..simd.atomic import claim, observed, publish
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address
 from ..simd.vector import width
-from .forward import (
-    Surroundings,
-    begin_states,
-    end_states,
-    prepare_inputs,
-    run_steps,
-    source_of_layer,
-    walk_from,
-)
+from .forward import Surroundings, prepare_inputs, run_steps, walk_from
+from .order import source_of_layer
 from .panels import panels_of
 from .rooms import whole_batch
+from .states import begin_states, end_states
 from .workers import first_of_share, flag_at, look_again, scratch_of
 
 

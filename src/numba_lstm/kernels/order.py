@@ -1,0 +1,48 @@
+"""The order in which a cell takes steps, and where it reads its input.
+
+Forward in time, step t reads the state behind step t - 1 and leaves one behind step t; backward in
+time it reads the one of t + 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..jit import inlined
+from ..simd.pointer import Pointer, address
+
+
+class Source(NamedTuple):
+    """Input of a layer: the numbers of row b at step t stand from ``start[t * step + b * row]``."""
+
+    start: Pointer
+    step: int
+    row: int
+
+
+@inlined
+def source_of_layer(call, cells, layer, x, workspace):
+    """Where a layer's input stands: x, or what the layer below gave."""
+    if layer == 0:
+        return Source(address(x, 0), call.x_step, call.x_row)
+    cell = cells[layer * call.directions]
+    step = call.batch * cell.inputs
+    return Source(address(workspace, cell.source) - call.held * step, step, cell.inputs)
+
+
+@inlined
+def step_at(call, cell, past):
+    """Step that a cell takes after so many others of those at hand."""
+    return call.stop - 1 - past if cell.reverse == 1 else call.start + past
+
+
+@inlined
+def at_begin(call, cell):
+    """Whether the first step that a cell takes is at hand."""
+    return step_at(call, cell, 0) == cell.reverse * (call.steps - 1)
+
+
+@inlined
+def at_end(call, cell):
+    """Whether the last step that a cell takes is at hand."""
+    return step_at(call, cell, call.stop - call.start - 1) == (1 - cell.reverse) * (call.steps - 1)
