@@ -8,8 +8,9 @@ import pytest
 
 import numba_lstm as nl
 
-# Of Python's own objects while a call runs: arguments, views, tables of sizes.
-BESIDE = 20_000
+# Of Python's own objects while a call runs: arguments, views, tables of sizes (50,000 with the
+# oldest Numba), and a buffer of NumPy's (65,536).
+BESIDE = 80_000
 
 
 def most_bytes(call):
@@ -46,7 +47,7 @@ def test_inference(T, B, I, H, L, bidirectional, threads):
     lstm = nl.LSTM(I, H, L, bidirectional=bidirectional, threads=threads)
     x = np.ones((T, B, I), np.float32)
     y, hx = lstm(x)
-    assert x.nbytes > 4 * BESIDE
+    assert x.nbytes > 3 * BESIDE
     assert most_bytes(lambda: lstm(x, hx)) < nbytes((y, *hx)) + BESIDE
     out = (y, hx)
     assert most_bytes(lambda: lstm(x, hx, out=out)) < BESIDE
@@ -69,8 +70,8 @@ def test_training(T, B, I, H, L, bidirectional, threads):
 
 def test_linear_and_embedding():
     linear, embedding = nl.Linear(300, 400), nl.Embedding(9, 300)
-    tokens = np.zeros((50, 60), np.int64)
-    x, y = np.empty((50, 60, 300), np.float32), np.empty((50, 60, 400), np.float32)
+    tokens = np.zeros((200, 100), np.int64)
+    x, y = np.empty((200, 100, 300), np.float32), np.empty((200, 100, 400), np.float32)
     assert most_bytes(lambda: embedding(tokens, out=x)) < BESIDE < tokens.nbytes
     assert most_bytes(lambda: linear(x, out=y)) < BESIDE
 
