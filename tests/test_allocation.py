@@ -13,6 +13,22 @@ import numba_lstm as nl
 BESIDE = 80_000
 
 
+def bytes_kept(call, times=3):
+    """Bytes of NumPy's arrays that are there after a call and were not before."""
+    for _ in range(3):
+        call()
+    gc.collect()
+    domain = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+    tracemalloc.start()
+    try:
+        kept = [call() for _ in range(times)]
+        after = tracemalloc.take_snapshot().filter_traces([domain])
+        assert len(kept) == times
+        return sum(trace.size for trace in after.traces) / times
+    finally:
+        tracemalloc.stop()
+
+
 def most_bytes(call):
     """Most bytes that Python and NumPy held at any time of a call."""
     for _ in range(3):
@@ -48,8 +64,10 @@ def test_inference(T, B, I, H, L, bidirectional, threads):
     x = np.ones((T, B, I), np.float32)
     y, hx = lstm(x)
     assert x.nbytes > 3 * BESIDE
+    assert bytes_kept(lambda: lstm(x, hx)) == nbytes((y, *hx))
     assert most_bytes(lambda: lstm(x, hx)) < nbytes((y, *hx)) + BESIDE
     out = (y, hx)
+    assert bytes_kept(lambda: lstm(x, hx, out=out)) == 0
     assert most_bytes(lambda: lstm(x, hx, out=out)) < BESIDE
 
 
@@ -65,6 +83,7 @@ def test_training(T, B, I, H, L, bidirectional, threads):
         lstm.gradients.zero()
         return lstm.forward(x), lstm.backward(dy)
 
+    assert bytes_kept(step) == nbytes((forward, backward))
     assert most_bytes(step) < nbytes((forward, backward)) + BESIDE
 
 
@@ -72,8 +91,9 @@ def test_linear_and_embedding():
     linear, embedding = nl.Linear(300, 400), nl.Embedding(9, 300)
     tokens = np.zeros((200, 100), np.int64)
     x, y = np.empty((200, 100, 300), np.float32), np.empty((200, 100, 400), np.float32)
-    assert most_bytes(lambda: embedding(tokens, out=x)) < BESIDE < tokens.nbytes
-    assert most_bytes(lambda: linear(x, out=y)) < BESIDE
+    for call in (lambda: embedding(tokens, out=x), lambda: linear(x, out=y)):
+        assert bytes_kept(call) == 0
+        assert most_bytes(call) < BESIDE < tokens.nbytes
 
 
 @pytest.mark.parametrize("loss", [nl.softmax_cross_entropy, nl.mse])

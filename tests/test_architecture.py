@@ -141,7 +141,9 @@ def test_only_simd_speaks_llvm():
         f"{module} imports {name}"
         for module in ("compiler", "jit")
         for name in imported_names(module)
-        if name.startswith(("llvmlite.", "numba.core.cgutils", "numba.extending"))
+        if name.startswith(
+            ("llvmlite.", "numba.core.types", "numba.core.cgutils", "numba.extending")
+        )
     ]
     assert generating == []
 

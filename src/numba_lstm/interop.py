@@ -5,6 +5,8 @@ PyTorch has two biases where only their sum matters: ``bias_ih`` holds it, ``bia
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,24 +32,19 @@ def _names_under(prefix: str, mapping: Any) -> set[str]:
     return {key[len(prefix) :] for key in named("mapping", mapping) if key.startswith(prefix)}
 
 
-def _shapes(config: LSTMConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of the parameters, by PyTorch's names in PyTorch's order."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, shape in config.shapes().items():
-        if name.startswith("bias_"):
-            suffix = name.removeprefix("bias_")
-            shapes[f"bias_ih_{suffix}"] = shapes[f"bias_hh_{suffix}"] = shape
-        else:
-            shapes[name] = shape
-    return shapes
+def _pytorch_names(name: str) -> tuple[str, ...]:
+    """PyTorch's names for a parameter of ours: two for a bias, the first of which holds it."""
+    if not name.startswith("bias_"):
+        return (name,)
+    suffix = name.removeprefix("bias_")
+    return f"bias_ih_{suffix}", f"bias_hh_{suffix}"
 
 
-def state_dict_of(config: LSTMConfig, parameters: Parameters) -> dict[str, FloatArray]:
-    """Copy parameters under PyTorch's names.
+def state_dict_of(parameters: Parameters) -> dict[str, FloatArray]:
+    """Copy the parameters of an LSTM under PyTorch's names.
 
     Parameters
     ----------
-    config : LSTMConfig
     parameters : Parameters
 
     Returns
@@ -56,12 +53,9 @@ def state_dict_of(config: LSTMConfig, parameters: Parameters) -> dict[str, Float
     """
     state: dict[str, FloatArray] = {}
     for name, array in parameters.items():
-        if name.startswith("bias_"):
-            suffix = name.removeprefix("bias_")
-            state[f"bias_ih_{suffix}"] = array.copy()
-            state[f"bias_hh_{suffix}"] = np.zeros_like(array)
-        else:
-            state[name] = array.copy()
+        holder, *others = _pytorch_names(name)
+        state[holder] = array.copy()
+        state.update((other, np.zeros_like(array)) for other in others)
     return state
 
 
@@ -93,7 +87,9 @@ def arrays_from(
         If a name is missing or unknown, or an array of the wrong kind or shape.
     """
     strict = boolean("strict", strict)
-    expected = _shapes(config)
+    expected = {
+        key: shape for name, shape in config.shapes().items() for key in _pytorch_names(name)
+    }
     present = _names_under(string("prefix", prefix), mapping)
     missing = [prefix + key for key in expected if key not in present]
     unknown = [prefix + key for key in sorted(present - set(expected))] if strict else []
@@ -105,11 +101,10 @@ def arrays_from(
     for key, shape in expected.items():
         arrays[key] = real_array(prefix + key, mapping[prefix + key], config.numpy_dtype)
         require_shape(prefix + key, arrays[key], shape)
-    for name in config.shapes():
-        if name.startswith("bias_"):
-            suffix = name.removeprefix("bias_")
-            arrays[name] = arrays.pop(f"bias_ih_{suffix}") + arrays.pop(f"bias_hh_{suffix}")
-    return arrays
+    return {
+        name: functools.reduce(operator.add, [arrays[key] for key in _pytorch_names(name)])
+        for name in config.shapes()
+    }
 
 
 def sizes_from(mapping: Mapping[str, Any], *, prefix: str) -> dict[str, Any]:

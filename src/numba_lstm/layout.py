@@ -287,8 +287,7 @@ class _Draft:
         self.take_scratches()
         self.flags = self.take_flags()
         self.enter_rooms(threads)
-        ahead = self.sizes["ahead"] > 0
-        self.form = _panel_form(config, self.rows, training, bool(ahead))
+        self.form = _panel_form(config, self.rows, training, bool(self.sizes["ahead"]))
         packed = packed_layout(config, self.form)
         self.sizes["packed_apart"] = packed.forward_size if self.split.copies > 1 else 0
         self.cells = packed.cells.copy()

@@ -634,8 +634,8 @@ class LSTM(Layer):
         x = flat(sequence.array)
         panels = self._backward_panels[int(laid_out.cells["widest"][0])]
         with panels.borrow(threads) as packed, self.gradients.edit():
-            dx, *states_before = map(flat, results)
-            arrays = (*map(flat, given), dx, *states_before)
+            dx, dh0, dc0 = map(flat, results)
+            arrays = (*map(flat, given), dx, dh0, dc0)
             back = (call, laid_out.cells, flat(packed), *arrays, workspace)
             gradients = self.gradients._writable
             sums = (call, laid_out.cells, x, gradients, workspace)
@@ -773,7 +773,7 @@ class LSTM(Layer):
         -------
         dict of str to ndarray
         """
-        return state_dict_of(self.config, self.parameters)
+        return state_dict_of(self.parameters)
 
     def load_state_dict(
         self, mapping: Mapping[str, Any], *, prefix: str = "", strict: bool = True

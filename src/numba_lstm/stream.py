@@ -222,8 +222,10 @@ class Stream:
     def _share_out(self, packed: FloatArray, x: FloatArray, y: FloatArray) -> None:
         """Run a step on several threads."""
         laid_out, h, c = self._laid_out, flat(self._h), flat(self._c)
-        kernel = lstm_forward if laid_out.split.by_rows else lstm_units
-        self._workspace[laid_out.flags] = 0
+        kernel = lstm_forward
+        if not laid_out.split.by_rows:
+            kernel = lstm_units
+            self._workspace[laid_out.flags] = 0
         arguments = (laid_out.call, laid_out.cells, packed, x, h, c, y, h, c, self._workspace)
         threadpool.share_out(kernel, arguments, self._workers)
 
