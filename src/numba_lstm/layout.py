@@ -354,16 +354,16 @@ class _Draft:
         It holds the sums of a tile; or of all rows, where they wait for the next stretch of terms
         and not in the place of the gates; or those of a block of weight gradients.
         """
-        terms, lanes = self.config.most_terms, self.lanes
+        terms, lanes, sizes = self.config.most_terms, self.lanes, self.sizes
         cached = cpu.cached_numbers(self.itemsize)
         # There are no more terms, tiles and vectors in a row than these.
-        stretches = stretches_for_terms(terms, WIDE, self.rows, cached, lanes)
-        waiting = stretches > 1 and not self.training and self.sizes["ahead"] == 0
+        stretches = stretches_for_terms(terms, WIDE, self.rows, cached, sizes["asked"], lanes)
+        waiting = stretches > 1 and not self.training and sizes["ahead"] == 0
         sums = max(TILE_VECTORS, 4 * self.rows if waiting else 0) * lanes
         block = ROOM_FOR_TERMS + BLOCK_TERMS * min(TASK_FEATURES, 1 + terms)
         size = max(sums, block if self.training else 0)
         taken = self.places.take_apart(self.split.workers, size)
-        self.sizes["scratch"], self.sizes["scratch_apart"] = taken
+        sizes["scratch"], sizes["scratch_apart"] = taken
 
     def take_flags(self) -> slice:
         """Take what workers tell one another, if they share out units or stages."""

@@ -391,7 +391,8 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     terms = cell.hidden if call.ahead > 0 else cell.inputs + cell.hidden
     tiles = tiles_for_rows_compiled(rows, cell.widest)
     # A tile goes through all parts of a panel before the next one does.
-    stretches = stretches_for_terms_compiled(terms, WIDE, tiles, call.cached, lanes)
+    asked = call.asked == 1
+    stretches = stretches_for_terms_compiled(terms, WIDE, tiles, call.cached, asked, lanes)
     groups = _groups_of_panels(cell, rows, first_panel, last_panel, lanes)
     count = groups.wide + groups.pairs + groups.ones + (1 if groups.last_vectors > 0 else 0)
     to_and_fro = terms * cell.gate_columns <= call.cached_in_part

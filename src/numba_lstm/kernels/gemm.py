@@ -133,21 +133,23 @@ def widest_for_rows(rows):
     return NARROW if tall <= most and tall < tiles_for_rows(rows, WIDE) else WIDE
 
 
-def stretches_for_terms(terms, widest, tiles, cached, lanes):
+def stretches_for_terms(terms, widest, tiles, cached, asked, lanes):
     """Stretches that a sum is cut into, so that L2 keeps the weights of one for all tiles.
 
-    A panel of four fifths of what it keeps is taken at once. Of a longer one, two fifths leave room
-    for the next stretch, which the tiles ask for, and for their rows: 4600 terms took 113 GFLOP/s
-    at once, and 179 in stretches of 1024 to 512; three tiles over 2048 terms from memory 42 at
-    once, and 46 in three. A sum that waits in memory for its next stretch goes on with the same
-    bits. (Shorter stretches only wait more often: 1024 terms in three and at once B50 H512 244 and
-    250 on one thread, 450 and 477 on two.)
+    A panel of four fifths of what it keeps is taken at once, but of two fifths where tiles ask for
+    the next one, which is to come into L2 beside it. Of a longer one, three tenths leave room for
+    the next stretch and for the rows of the tiles: 4600 terms took 113 GFLOP/s at once, and 179 in
+    stretches of 1024 to 512; three tiles over 2048 terms from memory 42 at once, and 46 in three. A
+    sum that waits in memory for its next stretch goes on with the same bits. (What is not asked for
+    only waits more often in shorter stretches: 1024 terms in three and at once B50 H512 244 and 250
+    on one thread, 450 and 477 on two. Of what is asked for, on an Intel CPU, at most four fifths
+    and two fifths at once: training T20 B20 H650 124 and 135, inference B96 H1024 147 and 153.)
     """
-    fifth = cached // 5
+    tenth = cached // 10
     panel = terms * widest * lanes
-    if tiles < 2 or panel <= 4 * fifth:
+    if tiles < 2 or panel <= (4 if asked else 8) * tenth:
         return 1
-    longest = max(1, 2 * fifth // (widest * lanes))
+    longest = max(1, 3 * tenth // (widest * lanes))
     return (terms + longest - 1) // longest
 
 
@@ -404,7 +406,7 @@ def product(
     lanes = width(scratch)
     tiles = blocks * tiles_for_rows_compiled(rows, widest)
     terms = first.count + second.count
-    stretches = stretches_for_terms_compiled(terms, widest, tiles, cached, lanes)
+    stretches = stretches_for_terms_compiled(terms, widest, tiles, cached, asked, lanes)
     column = 0
     while column < columns:
         left = columns - column
