@@ -210,9 +210,13 @@ def _steps_of_input_gradient(config: LSTMConfig, rows: int) -> int:
     """Steps whose dgates pass through the weights of one panel before the next: a quarter of L2.
 
     With all steps at once every panel fetches all dgates from memory again: 75 instead of 105
-    GFLOP/s at T35 B20 I650 H650. Steps of few rows are the rows of a tile, and must fill it.
+    GFLOP/s at T35 B20 I650 H650. But where even a step or two are a quarter, they are so many that
+    weights from L3 are used by eight tiles before the next ones (whole training steps on an Intel
+    CPU, T12 B20 I1024 H1024 at 123 GFLOP/s with one step, at 128 with three). Steps of few rows are
+    the rows of a tile, and must fill it.
     """
-    return max(1 if rows >= ROWS else 4 * ROWS, _cached_steps(config, rows) // 2)
+    fewest = 4 * ROWS if rows < ROWS else math.ceil(8 * ROWS / rows)
+    return max(fewest, _cached_steps(config, rows) // 2)
 
 
 def _span(config: LSTMConfig, T: int, B: int, pieces: tuple[Piece, ...]) -> int:
