@@ -3,6 +3,7 @@
 import pytest
 
 from numba_lstm.bench import Limits, highest_rate, limits, measure_limits, parse
+from numba_lstm.bench.roofline import level_of_recurrence
 from numba_lstm.simd import cpu
 
 
@@ -78,6 +79,8 @@ def test_single_rows_are_bound_by_reading_weights(machine):
     assert highest_rate(shape, "stream", machine) == pytest.approx(
         shape.operations(training=False) / stepwise
     )
+    assert level_of_recurrence(shape, "inference", machine) == "L2"
+    assert level_of_recurrence(shape, "stream", machine) == "L3"
     # Back again reads the recurrent weights once more, and costs twice the multiply-adds.
     trained = 3 * per_input * 96 + 2 * recurrence + 3 * per_input * 32
     trained = max(trained, 2 * 36864 / 100 + 2 * recurrence + 3 * per_input * 32)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from ..lstm import LSTM
 from ..simd import cpu
 from ..validation import FloatArray, float_dtype, integer, number
 from .engines import OWN, PEERS, Engine, NumbaLSTM, Task
-from .limits import Limits, measure_limits, measure_multiply_adds
+from .limits import LEVELS, Limits, measure_limits, measure_multiply_adds, measure_reads
 from .process import EngineProcess, Field, missing_packages
-from .roofline import highest_rate
+from .roofline import highest_rate, level_of_recurrence
 from .shapes import Shape
 
 MODES = ("inference", "stream", "training")
@@ -68,12 +69,16 @@ class Comparison:
     shape : Shape
     mode : str
     limits : Limits
-        Of this machine, for the threads and the dtype of the comparison. Multiply-adds are the
-        median of all rounds, since a CPU's clock moves by a third with its neighbours and its heat.
+        Of this machine, for the threads and the dtype of the comparison. Multiply-adds, and reads
+        from where the recurrent weights stand, are medians of all rounds.
     measurements : mapping of str to Measurement
         By engine; numba-lstm first.
     skipped : mapping of str to str
         Why an engine was left out.
+    share_of_limit : float
+        Share of what is in reach that numba-lstm attains, the median of all rounds. What is in
+        reach is measured just before: a CPU's clock moves by a third with its neighbours and its
+        heat, and so does what a virtual machine has of it.
     """
 
     shape: Shape
@@ -81,11 +86,12 @@ class Comparison:
     limits: Limits
     measurements: Mapping[str, Measurement]
     skipped: Mapping[str, str]
+    share_of_limit: float
 
     @property
     def operations(self) -> int:
         """Floating-point operations of a call."""
-        return self.shape.operations(training=self.mode == "training")
+        return _operations(self.shape, self.mode)
 
     def rate(self, engine: str) -> float:
         """Floating-point operations per second."""
@@ -108,10 +114,10 @@ class Comparison:
         """Floating-point operations per second that the limits leave in reach."""
         return highest_rate(self.shape, self.mode, self.limits)
 
-    @property
-    def share_of_limit(self) -> float:
-        """Share of what is in reach that numba-lstm attains."""
-        return self.rate(OWN) / self.highest_rate
+
+def _operations(shape: Shape, mode: str) -> int:
+    """Floating-point operations of a call."""
+    return shape.operations(training=mode == "training")
 
 
 def compare(
@@ -168,9 +174,9 @@ def compare(
     kind = float_dtype(dtype)
     rounds = integer("rounds", rounds, least=1)
     seconds = number("seconds", seconds, above=0.0)
-    absent = {name: _reason_to_skip(peer, mode, kind.name) for name, peer in against.items()}
-    present = {name: peer for name, peer in against.items() if absent[name] is None}
-    skipped = {name: reason for name, reason in absent.items() if reason is not None}
+    reasons = {name: _reason_to_skip(peer, mode, kind.name) for name, peer in against.items()}
+    present = {name: peer for name, peer in against.items() if reasons[name] is None}
+    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
 
     def comparisons() -> Iterator[Comparison]:
         limits = measure_limits(threads, kind)
@@ -182,9 +188,9 @@ def compare(
             for shape in shapes:
                 task = _task(mode, shape, threads, kind)
                 field = Field(processes)
-                measurements, operations = _alternate(field, task, rounds, seconds)
-                in_reach = replace(limits, operations=operations)
-                yield Comparison(shape, mode, in_reach, measurements, {**skipped, **field.failed})
+                measurements, in_reach, share = _alternate(field, task, rounds, seconds, limits)
+                absent = {**skipped, **field.failed}
+                yield Comparison(shape, mode, in_reach, measurements, absent, share)
 
     return comparisons()
 
@@ -231,9 +237,12 @@ def _let_threads_sleep(task: Task) -> None:
 
 
 def _alternate(
-    field: Field, task: Task, rounds: int, seconds: float
-) -> tuple[dict[str, Measurement], float]:
-    """Run one task on all engines in turn; also returns the limit of operations per second."""
+    field: Field, task: Task, rounds: int, seconds: float, limits: Limits
+) -> tuple[dict[str, Measurement], Limits, float]:
+    """Run one task on all engines in turn.
+
+    Returns what they showed, the medians of the limits, and of numba-lstm's share of them.
+    """
     versions = field.ask_all("build", task)
     results = field.ask_all("results")
     own = results.pop(OWN)
@@ -242,21 +251,46 @@ def _alternate(
         differences[name] = largest_difference(name, own, others, task.shape)
     del own, results
     samples: dict[str, list[float]] = {name: [] for name in field.engines}
-    operations = []
+    limits_of_rounds, shares = [], []
     _let_threads_sleep(task)
     for number_of_round in range(rounds):
-        operations.append(measure_multiply_adds(task.threads, task.x.dtype))
         for name in field.in_turn(number_of_round):
+            if name == OWN:
+                limits_of_rounds.append(_limits_now(limits, task))
             share = seconds / (rounds * len(samples))
-            samples[name] += field.ask(name, "time_round", share) or []
+            taken = field.ask(name, "time_round", share) or []
+            samples[name] += taken
+            if name == OWN:
+                in_reach = highest_rate(task.shape, task.mode, limits_of_rounds[-1])
+                shares.append(_operations(task.shape, task.mode) / median(taken) / in_reach)
             _let_threads_sleep(task)
     measurements = {}
     for name in field.engines:
-        lower, median, upper = np.quantile(samples[name], (0.25, 0.5, 0.75)).tolist()
+        lower, middle, upper = np.quantile(samples[name], (0.25, 0.5, 0.75)).tolist()
         measurements[name] = Measurement(
-            versions[name], median, (lower, upper), len(samples[name]), differences[name]
+            versions[name], middle, (lower, upper), len(samples[name]), differences[name]
         )
-    return measurements, float(np.median(operations))
+    return measurements, _medians(limits_of_rounds), median(shares)
+
+
+def _limits_now(limits: Limits, task: Task) -> Limits:
+    """Limits, of which those that matter most to a task are measured again.
+
+    They are medians of some runs, as what is set against them is one of many calls.
+    """
+    level = level_of_recurrence(task.shape, task.mode, limits)
+    reads = measure_reads(level, limits.threads, task.x.dtype, median)
+    operations = measure_multiply_adds(limits.threads, task.x.dtype, median)
+    return replace(limits, operations=operations, bandwidths={**limits.bandwidths, level: reads})
+
+
+def _medians(limits: Sequence[Limits]) -> Limits:
+    """Medians of what was measured at different times."""
+    return replace(
+        limits[0],
+        operations=median(one.operations for one in limits),
+        bandwidths={level: median(one.bandwidths[level] for one in limits) for level in LEVELS},
+    )
 
 
 def largest_difference(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from ..memory import aligned_empty
 from ..simd import cpu
 from ..validation import FloatArray, float_dtype, integer
 
-# A limit is what the best of several runs reached: others on the machine only ever slow one down,
-# and new threads may share a core for tens of milliseconds.
+# Runs of a measurement. A limit is what the best reached: others on the machine only ever slow one
+# down, and new threads may share a core for tens of milliseconds.
 _RUNS = 20
 _SECONDS_OF_A_RUN = 0.005
 # What stands in the last cache is so many times larger than L2, if half of it has the room.
@@ -28,6 +28,9 @@ _BEYOND_CACHES = 4
 _READ_UNIT = 512
 
 LEVELS = ("L1", "L2", "L3", "memory")
+
+# The rate that counts, of those of several runs.
+Summary: TypeAlias = Callable[[list[float]], float]
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,21 @@ class Limits:
     operations: float
     bandwidths: Mapping[str, float]
 
-    def bandwidth(self, nbytes: int) -> float:
-        """Bytes per second at which the threads read, over and over, what they share.
+    def level(self, nbytes: int) -> str:
+        """Level from which the threads read, over and over, what they share.
 
         L1 and L2 belong to one core each, so that every thread need keep its own part there only.
         """
         level1, level2, level3 = cpu.cache_sizes()
         if nbytes <= level1 * self.threads:
-            return self.bandwidths["L1"]
+            return "L1"
         if nbytes <= level2 * self.threads:
-            return self.bandwidths["L2"]
-        return self.bandwidths["L3" if nbytes <= level3 else "memory"]
+            return "L2"
+        return "L3" if nbytes <= level3 else "memory"
+
+    def bandwidth(self, nbytes: int) -> float:
+        """Bytes per second at which the threads read, over and over, what they share."""
+        return self.bandwidths[self.level(nbytes)]
 
 
 def measure_limits(threads: int = 1, dtype: Any = "float32") -> Limits:
@@ -84,17 +91,34 @@ def measure_limits(threads: int = 1, dtype: Any = "float32") -> Limits:
     """
     threads = integer("threads", threads, least=1)
     kind = float_dtype(dtype)
-    with ThreadPoolExecutor(threads) as pool:
-        bandwidths = {
-            level: _highest_rate(
-                pool, [_Reading(nbytes, kind) for _ in range(threads)], _Reading.run
-            )
-            for level, nbytes in zip(LEVELS, _read_sizes(threads), strict=True)
-        }
+    bandwidths = {level: measure_reads(level, threads, kind) for level in LEVELS}
     return Limits(threads, kind.name, measure_multiply_adds(threads, kind), bandwidths)
 
 
-def measure_multiply_adds(threads: int, dtype: np.dtype[Any]) -> float:
+def measure_reads(level: str, threads: int, dtype: np.dtype[Any], summary: Summary = max) -> float:
+    """Measure bytes per second that all threads together read, in a tenth of a second.
+
+    Parameters
+    ----------
+    level : str
+        One of `LEVELS`.
+    threads : int
+    dtype : dtype
+        float32 or float64.
+    summary : callable
+        Takes the rates of several runs, and gives the one that counts.
+
+    Returns
+    -------
+    float
+    """
+    nbytes = _read_sizes(threads)[LEVELS.index(level)]
+    with ThreadPoolExecutor(threads) as pool:
+        readers = [_Reading(nbytes, dtype) for _ in range(threads)]
+        return float(summary(_rates(pool, readers, _Reading.run)))
+
+
+def measure_multiply_adds(threads: int, dtype: np.dtype[Any], summary: Summary = max) -> float:
     """Measure floating-point operations per second of fused multiply-adds, in a tenth of a second.
 
     Parameters
@@ -102,6 +126,8 @@ def measure_multiply_adds(threads: int, dtype: np.dtype[Any]) -> float:
     threads : int
     dtype : dtype
         float32 or float64.
+    summary : callable
+        Takes the rates of several runs, and gives the one that counts.
 
     Returns
     -------
@@ -109,7 +135,7 @@ def measure_multiply_adds(threads: int, dtype: np.dtype[Any]) -> float:
     """
     with ThreadPoolExecutor(threads) as pool:
         adders = [_MultiplyAdds(dtype) for _ in range(threads)]
-        return _highest_rate(pool, adders, _MultiplyAdds.run)
+        return float(summary(_rates(pool, adders, _MultiplyAdds.run)))
 
 
 def _read_sizes(threads: int) -> tuple[int, ...]:
@@ -155,10 +181,10 @@ class _MultiplyAdds:
         return 2 * probes.CHAINS * self._lanes * repetitions
 
 
-def _highest_rate(
+def _rates(
     pool: ThreadPoolExecutor, works: list[Any], run: Callable[[Any, int], int]
-) -> float:
-    """Work per second that the threads reach together in the best of several runs."""
+) -> list[float]:
+    """Work per second that the threads reach together in several runs."""
     seconds, repetitions = 0.0, 1
     run(works[0], repetitions)  # compiles
     while True:
@@ -168,7 +194,7 @@ def _highest_rate(
         if seconds >= _SECONDS_OF_A_RUN:
             break
         repetitions *= 2
-    return max(_rate(pool, works, run, repetitions) for _ in range(_RUNS))
+    return [_rate(pool, works, run, repetitions) for _ in range(_RUNS)]
 
 
 def _rate(

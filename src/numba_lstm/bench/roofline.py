@@ -6,6 +6,10 @@ multiply-adds, or as long as their weights take to be read, whichever is longer.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from .limits import Limits
 from .shapes import Shape
 
@@ -28,10 +32,9 @@ def highest_rate(shape: Shape, mode: str, limits: Limits) -> float:
     -------
     float
     """
-    config, itemsize = shape.config, 4 if limits.dtype == "float32" else 8
-    H, weight_bytes = config.hidden_size, 0
-    for sizes in config.shapes().values():
-        weight_bytes += itemsize * (sizes[0] * sizes[1] if len(sizes) == 2 else sizes[0])
+    config, itemsize = shape.config, np.dtype(limits.dtype).itemsize
+    H, weight_bytes = config.hidden_size, _bytes_of_weights(shape, itemsize)
+    recurrent_rate = limits.bandwidths[level_of_recurrence(shape, mode, limits)]
     training = mode == "training"
     cost = shape.operations(training=training) / shape.operations(training=False)
     # Forward and back each read every weight: the recurrent ones in every step, the others as often
@@ -43,15 +46,38 @@ def highest_rate(shape: Shape, mode: str, limits: Limits) -> float:
         per_input = 8 * shape.T * shape.B * H * config.directions * cost / limits.operations
         input_bytes = 4 * H * config.inputs(layer) * itemsize * config.directions
         hidden_bytes = 4 * H * H * itemsize
-        # A cell's recurrence goes over its own weights; a stream over those of all layers in turn.
-        resident = weight_bytes if mode == "stream" else hidden_bytes
         seconds += max(
             per_input * config.inputs(layer),
             input_reads * input_bytes / limits.bandwidth(weight_bytes),
         )
         seconds += max(
-            per_input * H,
-            passes * shape.T * config.directions * hidden_bytes / limits.bandwidth(resident),
+            per_input * H, passes * shape.T * config.directions * hidden_bytes / recurrent_rate
         )
         seconds += per_input * _ACTIVATION_INPUTS
     return shape.operations(training=training) / seconds
+
+
+def level_of_recurrence(shape: Shape, mode: str, limits: Limits) -> str:
+    """Level from which the recurrent weights come, which every step reads.
+
+    A cell's recurrence goes over its own weights; a stream over those of all layers in turn.
+
+    Parameters
+    ----------
+    shape : Shape
+    mode : str
+        "inference", "stream" or "training".
+    limits : Limits
+
+    Returns
+    -------
+    str
+    """
+    itemsize = np.dtype(limits.dtype).itemsize
+    if mode == "stream":
+        return limits.level(_bytes_of_weights(shape, itemsize))
+    return limits.level(4 * shape.config.hidden_size**2 * itemsize)
+
+
+def _bytes_of_weights(shape: Shape, itemsize: int) -> int:
+    return itemsize * sum(map(math.prod, shape.config.shapes().values()))
