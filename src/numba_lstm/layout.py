@@ -25,8 +25,8 @@ from .kernels.gemm import (
     stretches_for_terms,
     widest_for_rows,
 )
-from .kernels.gradient_tasks import steps_for_batch
-from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_FLAG, ROOM_FOR_TERMS, TASK_FEATURES
+from .kernels.gradient_tasks import most_features_of_task, steps_for_batch
+from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_FLAG, ROOM_FOR_TERMS
 from .memory import APART_BYTES, CACHE_LINE, Places, round_up
 from .pieces import Piece, pieces_of
 from .schedule import (
@@ -327,6 +327,15 @@ class _Draft:
         """
         return self.terms * 4 * self.lanes + CACHE_LINE // self.itemsize
 
+    @property
+    def features_of_task(self) -> int:
+        """Features that a task of weight gradients has at most."""
+        H = self.config.hidden_size
+        features = [1 + self.config.inputs(layer) + H for layer in range(self.config.num_layers)]
+        if self.vocabulary:  # sums over the steps, and over the tokens
+            features[:1] = [1 + H, self.config.input_size]
+        return max(int(most_features_of_task(count)) for count in features)
+
     def enter_sequence(self) -> None:
         """Enter the call's sizes, and all of it as what is run."""
         config, sizes = self.config, self.sizes
@@ -364,7 +373,7 @@ class _Draft:
         stretches = stretches_for_terms(terms, WIDE, self.rows, cached, sizes["asked"], lanes)
         waiting = stretches > 1 and not self.training and sizes["ahead"] == 0
         sums = max(TILE_VECTORS, 4 * self.rows if waiting else 0) * lanes
-        block = ROOM_FOR_TERMS + BLOCK_TERMS * min(TASK_FEATURES, 1 + terms)
+        block = ROOM_FOR_TERMS + BLOCK_TERMS * self.features_of_task
         size = max(sums, block if self.training else 0)
         taken = self.places.take_apart(self.split.workers, size)
         sizes["scratch"], sizes["scratch_apart"] = taken

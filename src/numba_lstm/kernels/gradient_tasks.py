@@ -99,6 +99,20 @@ class Task(NamedTuple):
     last: int
 
 
+def _fewest_feature_tasks(features):
+    """Tasks into which so many features are cut at least."""
+    return (features + TASK_FEATURES - 1) // TASK_FEATURES
+
+
+_fewest_feature_tasks_compiled = inlined(_fewest_feature_tasks)
+
+
+def most_features_of_task(features):
+    """Features that a task has at most of so many."""
+    tasks = max(1, _fewest_feature_tasks(features))
+    return (features + tasks - 1) // tasks
+
+
 @inlined
 def tasks_of_gradients(panels, features, workers):
     """Tasks into which panels, and into which features, are cut: as many for each worker.
@@ -107,7 +121,7 @@ def tasks_of_gradients(panels, features, workers):
     would be copied for each.
     """
     panel_tasks = max((panels + TASK_PANELS - 1) // TASK_PANELS, min(workers, panels // 2))
-    feature_tasks = (features + TASK_FEATURES - 1) // TASK_FEATURES
+    feature_tasks = _fewest_feature_tasks_compiled(features)
     while panel_tasks * feature_tasks % workers != 0:
         feature_tasks += 1
     return panel_tasks, min(feature_tasks, tiles_for_rows_compiled(features, WIDE))
