@@ -6,6 +6,14 @@ from unittest.mock import patch
 
 from numba_lstm.layout import layout
 
+# What of `schedule` lets even the smallest calls be shared out.
+SMALL_WORK_IS_SHARED = {
+    "_OPERATIONS_PER_WORKER": 1,
+    "_OPERATIONS_OF_A_WAVE": 1,
+    "_BYTES_PER_WORKER_AND_STEP": 1,
+    "_NUMBERS_PER_WORKER": 1,
+}
+
 
 @contextmanager
 def laid_out_with(module="layout", **replaced):

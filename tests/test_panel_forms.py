@@ -1,6 +1,7 @@
 """Forms of packed weights: whichever a call reads, outputs and gradients have the same bits."""
 
 import itertools
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import numba_lstm as nl
 from numba_lstm.kernels.gemm import NARROW, ROWS, WIDE, widest_for_rows
 from numba_lstm.layout import PanelForm, layout
 from numba_lstm.simd import cpu
+from schedules import laid_out_with
 
 # What a call takes for its rows, and whether it projects inputs ahead.
 CHOICES = list(itertools.product((WIDE, NARROW), (False, True)))
@@ -17,18 +19,21 @@ SMALL = 1_000
 
 
 @pytest.fixture
-def choose(monkeypatch):
+def choose():
     """Set what the next calls take, and how many numbers an L2 cache keeps."""
+    with ExitStack() as chosen:
 
-    def set_choice(widest, ahead, cached):
-        monkeypatch.setattr("numba_lstm.layout.widest_for_rows", lambda rows: widest)
-        monkeypatch.setattr("numba_lstm.layout.projects_ahead", lambda *arguments: ahead)
-        monkeypatch.setattr(cpu, "cached_numbers", lambda itemsize: cached)
-        monkeypatch.setattr("numba_lstm.layout.are_distant", lambda *arguments: cached == SMALL)
-        layout.cache_clear()
+        def set_choice(widest, ahead, cached):
+            chosen.enter_context(
+                laid_out_with(
+                    widest_for_rows=lambda rows: widest,
+                    projects_ahead=lambda *arguments: ahead,
+                    are_distant=lambda *arguments: cached == SMALL,
+                )
+            )
+            chosen.enter_context(laid_out_with("simd.cpu", cached_numbers=lambda itemsize: cached))
 
-    yield set_choice
-    layout.cache_clear()
+        yield set_choice
 
 
 def results(lstm, x, dy):

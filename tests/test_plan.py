@@ -56,14 +56,12 @@ def test_workers_have_one_share_of_the_units_each(monkeypatch):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_a_small_batch_of_distant_weights_is_shared_by_units(two_threads, training, monkeypatch):
+def test_a_small_batch_of_distant_weights_is_shared_by_units(two_threads, training):
     H = 640
     lstm = nl.LSTM(H, H)
     for numbers, B, split in ((H * H, 20, "units"), (H * H, 80, "rows"), (H**3, 20, "rows")):
-        layout.cache_clear()
-        monkeypatch.setattr(cpu, "cached_numbers", lambda itemsize, kept=numbers: kept)
-        assert lstm.plan(50, B, training=training).split == split
-    layout.cache_clear()
+        with laid_out_with("simd.cpu", cached_numbers=lambda itemsize, kept=numbers: kept):
+            assert lstm.plan(50, B, training=training).split == split
 
 
 def test_the_reason_is_that_of_what_runs(two_threads):

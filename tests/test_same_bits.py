@@ -18,12 +18,10 @@ from numba_lstm import (
     RMSprop,
     clip_by_global_norm,
     mse,
-    schedule,
     softmax_cross_entropy,
 )
-from numba_lstm.layout import layout
 from numba_lstm.optimizers import global_norm
-from schedules import laid_out_with
+from schedules import SMALL_WORK_IS_SHARED, laid_out_with
 from strategies import Case
 
 SEED = int(os.environ.get("NUMBA_LSTM_SEED", 0))
@@ -100,16 +98,11 @@ class Workers:
 @pytest.fixture
 def workers(monkeypatch):
     """Let even the smallest calls be shared among as many as 7."""
-    monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
-    monkeypatch.setattr(schedule, "_OPERATIONS_OF_A_WAVE", 1)
-    monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
-    monkeypatch.setattr(schedule, "_NUMBERS_PER_WORKER", 1)
-    layout.cache_clear()
     many = Workers(np.random.default_rng(SEED))
     monkeypatch.setattr("numba_lstm.threadpool.share_out", many.share_out)
     monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 7)
-    yield many
-    layout.cache_clear()
+    with laid_out_with("schedule", **SMALL_WORK_IS_SHARED):
+        yield many
 
 
 def stages_preferred():

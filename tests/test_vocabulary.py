@@ -15,9 +15,8 @@ from numba_lstm.kernels.kept import kept_term
 from numba_lstm.kernels.rooms import room_with
 from numba_lstm.kernels.tables import BLOCK_TERMS, CALL
 from numba_lstm.kernels.token_sums import group_tokens
-from numba_lstm.layout import layout
 from numba_lstm.simd import cpu
-from schedules import SCHEDULES
+from schedules import SCHEDULES, SMALL_WORK_IS_SHARED, laid_out_with
 
 # Tokens, features, H, layers, directions, axes of the tokens, and whether the first is the batch.
 CASES = [
@@ -163,24 +162,17 @@ def test_workers_and_checkpoints_change_no_bit(case, schedule_of_workers, near, 
     model, tokens = model_and_tokens(case, "float32")
     dy = cotangent(model, tokens)
     outputs, whole = model(tokens, threads=1)[0], gradients(model, tokens, dy, threads=1)
-    monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
-    monkeypatch.setattr(schedule, "_OPERATIONS_OF_A_WAVE", 1)
-    monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
-    monkeypatch.setattr(schedule, "_NUMBERS_PER_WORKER", 1)
     if not near:  # workers share out units of larger batches as well, and spans are short
         monkeypatch.setattr("numba_lstm.simd.cpu.cached_numbers", lambda itemsize: 1000)
     monkeypatch.setattr("numba_lstm.threadpool.available", lambda: 5)
     monkeypatch.setattr("numba_lstm.threadpool.share_out", SCHEDULES[schedule_of_workers])
-    layout.cache_clear()
-    try:
+    with laid_out_with("schedule", **SMALL_WORK_IS_SHARED):
         np.testing.assert_array_equal(model(tokens, threads=5)[0], outputs)
         for options in ({}, {"checkpoint": 1}, {"checkpoint": "auto"}):
             with model.parameters.edit():  # to pack the weights again
                 pass
             shared = gradients(model, tokens, dy, threads=5, **options)
             np.testing.assert_array_equal(shared, whole)
-    finally:
-        layout.cache_clear()
 
 
 @pytest.mark.usefixtures("always_projected")

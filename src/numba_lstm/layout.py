@@ -56,6 +56,11 @@ class PanelForm(enum.Enum):
     NARROW = "panels of two vectors, for tall tiles"
     NARROW_AHEAD = "the same, but the inputs' rows wide: they are projected ahead"
 
+    @property
+    def widest(self) -> int:
+        """Vectors in a row of their widest panels, by which alone those for the way back differ."""
+        return NARROW if self in (PanelForm.NARROW, PanelForm.NARROW_AHEAD) else WIDE
+
 
 @dataclass(frozen=True)
 class PackedLayout:
@@ -101,7 +106,6 @@ def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
     H, D = config.hidden_size, config.directions
     padded = round_up(H, W)
     columns = 4 * (padded if form is PanelForm.WHOLE else H)
-    tall = form in (PanelForm.NARROW, PanelForm.NARROW_AHEAD)
     cells = np.zeros(config.cells, CELL)
     forward, backward = Places(itemsize), Places(itemsize)
     for index, cell in enumerate(cells):
@@ -114,10 +118,10 @@ def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
         cell["weight_hh"] = places[f"weight_hh_{suffix}"]
         cell["bias"] = places.get(f"bias_{suffix}", -1)
         cell["gate_columns"] = columns
-        cell["widest"] = NARROW if tall else WIDE
+        cell["widest"] = form.widest
         rows_of_inputs = 1 + int(cell["inputs"])
         cell["wide_rows"] = rows_of_inputs + H
-        if tall:
+        if form.widest == NARROW:
             cell["wide_rows"] = rows_of_inputs if form is PanelForm.NARROW_AHEAD else 0
         cell["panels"] = forward.take(rows_of_inputs + H, round_up(columns, W))
         cell["recurrent_panels"] = backward.take(1 + columns, padded)

@@ -18,7 +18,6 @@ from .interop import arrays_from, sizes_from, state_dict_of
 from .jit import WarmKernel
 from .kernels.backward import lstm_backward
 from .kernels.forward import lstm_forward
-from .kernels.gemm import NARROW, WIDE
 from .kernels.gradients import lstm_gradients, lstm_sums_of_groups
 from .kernels.panels import pack_cells, pack_products
 from .kernels.region import all_shares
@@ -204,8 +203,7 @@ class LSTM(Layer):
         self._dropout_calls = 0
         self._forward_panels = {form: self._packed_forward(form) for form in PanelForm}
         self._backward_panels = {
-            WIDE: self._packed_backward(PanelForm.WIDE),
-            NARROW: self._packed_backward(PanelForm.NARROW),
+            form.widest: self._packed_backward(form) for form in (PanelForm.WIDE, PanelForm.NARROW)
         }
         self._pool = WorkspacePool(self.config.numpy_dtype)
         self._training_workspace = Workspace(self.config.numpy_dtype)
@@ -632,7 +630,7 @@ class LSTM(Layer):
         split = self._piece_split(laid_out.pieces[0], sequence, laid_out, threads)
         kernel = lstm_backward if split.by_rows else lstm_units_back
         x = flat(sequence.array)
-        panels = self._backward_panels[int(laid_out.cells["widest"][0])]
+        panels = self._backward_panels[laid_out.form.widest]
         with panels.borrow(threads) as packed, self.gradients.edit():
             dx, dh0, dc0 = map(flat, results)
             arrays = (*map(flat, given), dx, dh0, dc0)

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from numba_lstm.kernels.gradient_tasks import BlockTerms
 from numba_lstm.kernels.kept import kept_term
-from numba_lstm.kernels.rooms import number_terms, room_with, rows_in_room
+from numba_lstm.kernels.rooms import room_with, rows_in_room
 from numba_lstm.kernels.tables import CALL
+from numba_lstm.kernels.term_numbers import number_terms
 from numba_lstm.simd.pointer import address
 
 

@@ -7,16 +7,13 @@ import numba_lstm as nl
 from numba_lstm import schedule
 from numba_lstm.layout import layout
 from numba_lstm.pieces import segment_steps
-from schedules import SCHEDULES
+from schedules import SCHEDULES, laid_out_with
 
 
 @pytest.fixture(autouse=True)
-def small_work_is_shared(monkeypatch):
-    monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
-    monkeypatch.setattr(schedule, "_BYTES_PER_WORKER_AND_STEP", 1)
-    layout.cache_clear()
-    yield
-    layout.cache_clear()
+def small_work_is_shared():
+    with laid_out_with("schedule", _OPERATIONS_PER_WORKER=1, _BYTES_PER_WORKER_AND_STEP=1):
+        yield
 
 
 SIZES = pytest.mark.parametrize(

@@ -5,17 +5,13 @@ import pytest
 
 import numba_lstm as nl
 from numba_lstm import schedule
-from numba_lstm.layout import layout
-from schedules import SCHEDULES
+from schedules import SCHEDULES, laid_out_with
 
 
 @pytest.fixture(autouse=True)
-def small_work_is_shared(monkeypatch):
-    monkeypatch.setattr(schedule, "_OPERATIONS_PER_WORKER", 1)
-    monkeypatch.setattr(schedule, "_OPERATIONS_OF_A_WAVE", 1)
-    layout.cache_clear()
-    yield
-    layout.cache_clear()
+def small_work_is_shared():
+    with laid_out_with("schedule", _OPERATIONS_PER_WORKER=1, _OPERATIONS_OF_A_WAVE=1):
+        yield
 
 
 @pytest.mark.parametrize("schedule_of_workers", list(SCHEDULES))
@@ -75,6 +71,5 @@ def test_stages_are_shared_out_where_that_gains(monkeypatch):
     assert split(500, 1, 2048, 64, 2) == "stages"  # nearly all of it is one layer's inputs
     recurrent = 4 * 64 * 64
     for numbers, found in ((recurrent, True), (recurrent // 2, False)):  # held, or read from afar
-        layout.cache_clear()
-        monkeypatch.setattr("numba_lstm.simd.cpu.cached_numbers", lambda itemsize, n=numbers: n)
-        assert (split(500, 1, 64, 64, 2) == "stages") is found
+        with laid_out_with("simd.cpu", cached_numbers=lambda itemsize, kept=numbers: kept):
+            assert (split(500, 1, 64, 64, 2) == "stages") is found

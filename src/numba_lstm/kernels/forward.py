@@ -21,7 +21,6 @@ from .gemm import (
     Terms,
     Upcoming,
     asking_tiles,
-    copy_columns,
     height_of,
     panels_for_rows_compiled,
     rows_of,
@@ -32,7 +31,7 @@ from .gemm import (
     tiling,
 )
 from .kept import keeps_gates, kept_cell_state, kept_hidden, kept_term, outputs_row
-from .lanes import store_up_to
+from .lanes import copy_columns, store_up_to
 from .order import Source, source_of_layer, step_at
 from .panels import (
     gate_stride,

@@ -16,7 +16,8 @@ from ..simd.tile import (
     keep_loop,
     tile_sum,
 )
-from ..simd.vector import load, load_first, store, store_first, width
+from ..simd.vector import width
+from .lanes import copy_columns
 from .workers import first_of_share
 
 # Rows of the tallest tile by the vectors in a row, up to 4: 8 8 6 6 where there are 32 registers,
@@ -329,21 +330,6 @@ def tile_product(
 def panel_vectors(columns, lanes, widest):
     """Vectors in a row of the next panel when so many columns are left: `widest`, or fewer."""
     return min((columns + lanes - 1) // lanes, widest)
-
-
-@device
-def copy_columns(rows, columns, source, source_row, target, target_row):
-    """Copy the first columns of some rows."""
-    lanes = width(source)
-    whole = columns // lanes * lanes
-    for row in range(rows):
-        keep_loop()
-        for column in range(0, whole, lanes):
-            keep_loop()
-            store(load(source + (row * source_row + column)), target + (row * target_row + column))
-        if whole < columns:
-            vector = load_first(source + (row * source_row + whole), columns - whole)
-            store_first(vector, target + (row * target_row + whole), columns - whole)
 
 
 @device

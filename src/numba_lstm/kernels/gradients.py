@@ -17,7 +17,6 @@ from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import Pointer, address, as_integers
 from ..simd.tile import keep_loop
 from ..simd.vector import load, store, width
-from .gemm import copy_columns
 from .gradient_tasks import (
     Task,
     block_at_hand,
@@ -30,6 +29,7 @@ from .gradient_tasks import (
     workers_of_group,
 )
 from .kept import kept_hidden, kept_term, outputs_row
+from .lanes import copy_columns
 from .order import Source, at_begin, at_end, source_of_layer
 from .outer_products import (
     Ahead,
@@ -42,8 +42,9 @@ from .outer_products import (
     share_ahead,
 )
 from .panels import gate_stride, gates_of_panel, panels_of, vectors_of_panel
-from .rooms import number_terms, room_with
+from .rooms import room_with
 from .tables import ROOM_FOR_TERMS
+from .term_numbers import number_terms
 from .token_sums import sum_by_tokens
 from .transposition import transpose
 from .vocabulary import is_looked_up

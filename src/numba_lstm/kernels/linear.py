@@ -27,8 +27,8 @@ from .outer_products import (
     outer_products,
     share_ahead,
 )
-from .rooms import number_in_a_row
 from .tables import BLOCK_TERMS, ROOM_FOR_TERMS, TASK_FEATURES, TASK_PANELS
+from .term_numbers import number_in_a_row
 from .workers import first_of_share
 
 

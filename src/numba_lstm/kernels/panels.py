@@ -15,7 +15,8 @@ from __future__ import annotations
 from ..jit import device, inlined, kernel
 from ..simd.pointer import address
 from ..simd.vector import broadcast, store, width
-from .gemm import NARROW, WIDE, copy_columns, panel_vectors
+from .gemm import NARROW, WIDE, panel_vectors
+from .lanes import copy_columns
 from .transposition import transpose
 
 

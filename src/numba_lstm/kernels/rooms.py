@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..jit import device, inlined
+from ..jit import inlined
 from .workers import first_of_share
 
 
@@ -37,7 +37,7 @@ def whole_batch(call):
 
 
 @inlined
-def _number_of_room(call, row):
+def number_of_room(call, row):
     """Number of the room that a row stands in."""
     return ((row + 1) * call.rooms - 1) // call.batch
 
@@ -45,7 +45,7 @@ def _number_of_room(call, row):
 @inlined
 def room_with(call, row):
     """The room that a row stands in."""
-    return room_of(call, _number_of_room(call, row))
+    return room_of(call, number_of_room(call, row))
 
 
 @inlined
@@ -61,26 +61,3 @@ def rows_in_room(call, number, worker, workers):
 def kept_row(room, steps, step, row):
     """Number of a row at a step among all those that the rooms keep, of so many steps each."""
     return room.first * steps + step * room.rows + row - room.first
-
-
-@inlined
-def number_in_a_row(first, count, numbers):
-    """Number so many terms that stand one behind another."""
-    for k in range(count):
-        numbers[k] = first + k
-
-
-@device
-def number_terms(call, kept, block, numbers):
-    """Write the numbers that the terms of a block have among all that is kept from a step on."""
-    first_room, end = _number_of_room(call, block.row), block.row + block.rows
-    for step in range(block.step - kept, block.step + block.steps - kept):
-        row, number = block.row, first_room
-        while row < end:
-            room = room_of(call, number)
-            behind = min(end, room.first + room.rows)
-            first = kept_row(room, call.gate_steps, step, row)
-            number_in_a_row(first, behind - row, numbers)
-            numbers = numbers + (behind - row)
-            row = behind
-            number += 1

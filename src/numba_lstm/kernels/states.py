@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..jit import device, inlined
 from ..simd.pointer import address
 from ..simd.vector import load_first, store, width
-from .gemm import copy_columns
+from .lanes import copy_columns
 from .order import at_begin, at_end
 
 

@@ -12,8 +12,8 @@ from ..jit import device, inlined, kernel
 from ..simd.pointer import address, integers_at
 from ..simd.vector import broadcast, load_first, store, store_first, width
 from .gradient_tasks import block_at, blocks_of_terms
-from .rooms import number_terms
 from .tables import BLOCK_TERMS
+from .term_numbers import number_terms
 
 
 @kernel

@@ -10,7 +10,8 @@ from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address, integers_at
 from ..simd.vector import load, store, width
-from .gemm import Terms, copy_columns
+from .gemm import Terms
+from .lanes import copy_columns
 from .panels import gate_stride, gates_of_panel, panels_of
 from .projection import GateRows, project
 from .workers import first_of_share, scratch_of

@@ -12,8 +12,8 @@ from .gradient_tasks import Task, first_row_of_task, task_of_number, tasks_of_gr
 from .gradients import Block, NextBlock, copy_features, outer_sums_of_block
 from .outer_products import nothing_ahead
 from .panels import panels_of
-from .rooms import number_in_a_row
 from .tables import BLOCK_TERMS, ROOM_FOR_TERMS
+from .term_numbers import number_in_a_row
 from .workers import first_of_share, scratch_of
 
 
