@@ -100,7 +100,7 @@ def test_optimizers_keep_parameters_that_are_copied_with_them():
     assert optimizer.parameters is twin
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "copy"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_trainer_goes_on_with_the_same_bits(way, tmp_path):
     model = sequential(dropout=0.5)
     trainer = nl.Trainer(model, nl.softmax_cross_entropy, nl.Adam(model.parameters), clip=1.0)

@@ -275,6 +275,20 @@ def test_copies(clone):
             TypeError,
             "hx must be a tuple of 1 states, one per LSTM; got 0",
         ),
+        (
+            lambda: nl.Sequential(nl.LSTM(3, 3), nl.LSTM(3, 4))(
+                np.zeros((2, 3)), (None, np.zeros((1, 4)))
+            ),
+            TypeError,
+            r"hx\[1\] must be a pair \(h, c\); got ndarray",
+        ),
+        (
+            lambda: nl.Sequential(nl.LSTM(3, 3), nl.LSTM(3, 4))(
+                np.zeros((2, 3)), (None, [np.zeros((1, 3))] * 2)
+            ),
+            ValueError,
+            r"h of hx\[1\] must have shape \(1, 4\), \(layers x directions, hidden_size\); got",
+        ),
     ],
 )
 def test_errors(call, error, message):

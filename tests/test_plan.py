@@ -91,6 +91,25 @@ def test_tiles_are_full():
     assert lstm.plan(50, 16, training=True).tile == (8, 2)
 
 
+@pytest.mark.skipif(cpu.vector_bits() != 512, reason="six panels, three for each worker")
+def test_tiles_are_those_of_a_workers_units(two_threads):
+    plan = nl.LSTM(32, 96).plan(100, 1)
+    assert (plan.split, plan.tile) == ("units", (1, 8))
+
+
+def test_what_one_worker_trains_says_why(two_threads):
+    """Weight gradients are shared out also where the steps of one row are not."""
+    assert nl.LSTM(64, 64, threads=1).plan(10_000, 1, training=True).reason == (
+        "one thread is allowed"
+    )
+    assert nl.LSTM(3, 4).plan(2, 1, training=True).reason == (
+        "a second worker would cost more than it saves"
+    )
+    plan = nl.LSTM(64, 64).plan(10_000, 1, training=True)
+    assert (plan.split, plan.threads) == ("none", 2)
+    assert plan.reason == "one row is one worker's; 2 sum up the weight gradients"
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_row_alone_takes_two_whole_panels_at_once(dtype):
     lanes = cpu.lanes(np.dtype(dtype).itemsize)

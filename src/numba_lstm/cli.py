@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -104,7 +105,7 @@ class _Bar(Watcher):
         self._show(run, _position(run), advance=1)
 
     def evaluating(self, run: TrainingRun, characters: int) -> None:
-        share = characters / len(run.corpus.held_out)
+        share = characters / (len(run.corpus.held_out) - 1)  # the first one is given
         self._show(run, f"{_position(run)} evaluating {share:.0%}")
 
     def completed_epoch(self, run: TrainingRun, sample: str) -> None:
@@ -225,7 +226,8 @@ def _prompt_end(folder: Path) -> Iterator[None]:
 
 def _say_interrupted(folder: Path) -> None:
     """Say how an interrupted run goes on."""
-    click.echo(f"interrupted; numba-lstm train --resume --out {folder} goes on", err=True)
+    out = shlex.quote(str(folder))
+    click.echo(f"interrupted; numba-lstm train --resume --out {out} goes on", err=True)
 
 
 @click.group(

@@ -32,7 +32,8 @@ def generator(seed: Any) -> np.random.Generator:
     """
     known = (int, np.integer, np.random.Generator, np.random.SeedSequence)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, known)):
-        raise TypeError(f"seed must be an integer, a Generator or None; got {seed!r}")
+        expected = "an integer, a SeedSequence, a Generator or None"
+        raise TypeError(f"seed must be {expected}; got {seed!r}")
     if isinstance(seed, (int, np.integer)) and seed < 0:
         raise ValueError(f"seed must be at least 0; got {seed}")
     return np.random.default_rng(seed)

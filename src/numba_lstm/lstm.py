@@ -303,7 +303,9 @@ class LSTM(Layer):
         if structured and out[1] is None:
             out = out[0], _new_state(state_shape, dtype)
         elif not structured or not isinstance(out[1], pairs) or len(out[1]) != 2:
-            raise TypeError(f"out must have the structure (y, (h, c)); got {type(out).__name__}")
+            got = f"{len(out)} items" if isinstance(out, pairs) else type(out).__name__
+            got = f"(y, {type(out[1]).__name__})" if structured else got
+            raise TypeError(f"out must have the structure (y, (h, c)) or (y, None); got {got}")
         y, (h, c) = out
         require_output("y of out", y, y_shape, dtype)
         require_output("h of out", h, state_shape, dtype)

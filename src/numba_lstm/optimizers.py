@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -145,6 +146,9 @@ class Optimizer(ABC):
                 f"got coefficients {', '.join(f'{coefficient:g}' for coefficient in coefficients)}"
             )
         return cast
+
+    def __copy__(self) -> Optimizer:
+        return copy.deepcopy(self)
 
     def state_dict(self) -> dict[str, FloatArray]:
         """Return copies of the moments, the learning rate and the number of steps.

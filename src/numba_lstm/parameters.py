@@ -205,7 +205,13 @@ class Parameters(Mapping[str, FloatArray]):
         TypeError
             If it can be no name, because it has no hash.
         """
+        self._require(name)
         return self._places[name] - self._start
+
+    def _require(self, name: str) -> None:
+        """Raise KeyError if there is no array of this name."""
+        if name not in self._shapes:
+            raise KeyError(f"no parameter {name!r}; there are {', '.join(self._shapes)}")
 
     def __getitem__(self, name: str) -> FloatArray:
         """Read-only view of one array.
@@ -217,8 +223,8 @@ class Parameters(Mapping[str, FloatArray]):
         TypeError
             If it can be no name, because it has no hash.
         """
-        place = self._places[name]
-        shape = self._shapes[name]
+        self._require(name)
+        place, shape = self._places[name], self._shapes[name]
         view = self._store.buffer[place : place + math.prod(shape)].reshape(shape)
         view.flags.writeable = False
         return view
@@ -235,8 +241,7 @@ class Parameters(Mapping[str, FloatArray]):
         ValueError
             If its shape is another.
         """
-        if name not in self._shapes:
-            raise KeyError(f"no parameter {name!r}; there are {', '.join(self._shapes)}")
+        self._require(name)
         array = real_array(name, value, self.dtype)
         require_shape(name, array, self._shapes[name])
         with self.edit() as flat:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .config import LSTMConfig
 from .kernels.gemm import panels_for_rows, tiles_for_rows
 from .layout import layout, packed_layout
-from .schedule import piece_split
+from .schedule import Sharing, piece_split, task_workers
 from .simd import cpu
 
 
@@ -22,7 +22,7 @@ class Plan:
     vector_bits : int
         Width of a vector.
     threads : int
-        Workers that share out the call, at most.
+        Workers that share out the call, at most: its steps, or in training its weight gradients.
     split : str
         "none", "rows" of the batch, "directions", "stages" (projections of inputs and recurrences)
         or "units" of every step.
@@ -84,19 +84,23 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     if training:
         operations = config.operations(T, B)
         split = piece_split(split, config.directions, threads, B, operations)
-    workers = split.workers
-    rows = -(-B // workers) if split.by_rows else B
+    reason, workers = split.reason, split.workers
+    if training and (summing := task_workers(threads, operations)) > workers:
+        reason += f"; {summing} sum up the weight gradients"
+        workers = summing
+    rows = -(-B // split.workers) if split.by_rows else B
     packed = packed_layout(config, laid_out.form)
     widest = int(packed.cells["widest"][0])
     height = max(1, -(-rows // max(1, tiles_for_rows(rows, widest))))
     whole_panels = int(packed.cells["gate_columns"][0]) // (4 * cpu.lanes(itemsize))
-    panels = panels_for_rows(height, whole_panels)
+    tasks = split.tasks if split.sharing is Sharing.UNITS else 1
+    panels = panels_for_rows(height, -(-whole_panels // tasks))
     return Plan(
         tile=(height, widest * panels),
         vector_bits=cpu.vector_bits(),
         threads=workers,
         split=split.sharing.value,
-        reason=split.reason,
+        reason=reason,
         steps_ahead=int(laid_out.call["wave"][0] or laid_out.call["ahead"][0]),
         workspace_nbytes=laid_out.size * itemsize,
         packed_nbytes=(split.copies * packed.forward_size + training * packed.backward_size)

@@ -145,10 +145,8 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
     Split
     """
     operations = config.operations(T, B)
-    if not worth_sharing(operations):
-        return Split(Sharing.NOTHING, 1, "a second worker would cost more than it saves")
-    if threads == 1:
-        return Split(Sharing.NOTHING, 1, "one thread is allowed")
+    if threads == 1 or not worth_sharing(operations):
+        return _not_shared(threads, operations)
     most = min(threads, operations // _OPERATIONS_PER_WORKER)
     split = _split_of_stages(config, T, B, min(most, operations // _OPERATIONS_OF_A_WAVE))
     if split is None:
@@ -157,12 +155,22 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
         return split
     workers = row_workers(threads, B, operations)
     if workers == 1:
-        return Split(Sharing.NOTHING, 1, "one row is one worker's")
+        return _not_shared(threads, operations)
     reason = _ROWS_APART.format(-(-B // workers))
     # Of weights that L2 holds every worker reads its own: two that read the same slow one another
     # down (B64 H128 277 and 292 GFLOP/s, B20 H200 274 and 290).
     copies = workers if _held(config) else 1
     return Split(Sharing.ROWS, workers, reason, copies=copies)
+
+
+def _not_shared(threads: int, operations: int) -> Split:
+    """What one worker does, and why no other one helps."""
+    reason = "one row is one worker's"
+    if not worth_sharing(operations):
+        reason = "a second worker would cost more than it saves"
+    elif threads == 1:
+        reason = "one thread is allowed"
+    return Split(Sharing.NOTHING, 1, reason)
 
 
 def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int) -> Split | None:
@@ -404,8 +412,7 @@ def piece_split(split: Split, directions: int, threads: int, B: int, operations:
         return replace(split, workers=by_units, abreast=abreast)
     workers = row_workers(threads, B, operations)
     if workers == 1:
-        reason = "a second worker would cost more than it saves, or is not allowed"
-        return Split(Sharing.NOTHING, 1, reason)
+        return _not_shared(threads, operations)
     return Split(Sharing.ROWS, workers, _ROWS_APART.format(-(-B // workers)))
 
 

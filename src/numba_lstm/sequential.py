@@ -29,6 +29,7 @@ from .validation import (
     refuse_overlap,
     require_output,
     state_pair,
+    states_of_lstms,
     string,
 )
 
@@ -247,18 +248,14 @@ class Sequential(StoredModel):
         lstms = self._lstms
         if states is None:
             return [None] * len(lstms)
-        if not isinstance(states, (tuple, list)) or len(states) != len(lstms):
-            got = len(states) if isinstance(states, (tuple, list)) else type(states).__name__
-            raise TypeError(
-                f"{name} must be a tuple of {len(lstms)} states, one per LSTM; got {got}"
-            )
         checked: list[State | None] = []
-        for lstm, state, leading in zip(lstms, states, axes, strict=True):
-            config = lstm.config
+        given = states_of_lstms(name, states, len(lstms))
+        for number, (lstm, state, leading) in enumerate(zip(lstms, given, axes, strict=True)):
+            config, label = lstm.config, f"{name}[{number}]"
             _, rows = lstm._steps_and_rows(leading)
             shape = (config.cells, *((rows,) if len(leading) == 2 else ()), config.hidden_size)
             checked.append(
-                None if state is None else state_pair(name, state, shape, config.numpy_dtype)
+                None if state is None else state_pair(label, state, shape, config.numpy_dtype)
             )
         return checked
 

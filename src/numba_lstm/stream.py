@@ -26,6 +26,7 @@ from .validation import (
     require_output,
     require_shape,
     state_pair,
+    states_of_lstms,
 )
 from .workspace import Workspace
 
@@ -456,14 +457,10 @@ class SequentialStream:
     @state.setter
     def state(self, states: Any) -> None:
         streams = self._streams
-        if not isinstance(states, (tuple, list)) or len(states) != len(streams):
-            got = len(states) if isinstance(states, (tuple, list)) else type(states).__name__
-            raise TypeError(
-                f"state must be a tuple of {len(streams)} states, one per LSTM; got {got}"
-            )
+        given = states_of_lstms("state", states, len(streams))
         checked = [
-            state_pair("state", state, stream.state_shape, self._dtype)
-            for stream, state in zip(streams, states, strict=True)
+            state_pair(f"state[{number}]", state, stream.state_shape, self._dtype)
+            for number, (stream, state) in enumerate(zip(streams, given, strict=True))
         ]
         with self._turn:
             self._enter_states(checked)

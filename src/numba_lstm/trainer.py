@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import warnings
@@ -443,6 +444,9 @@ class Trainer:
         for name, array in arrays.items():
             parameters[name] = array
         self._set_dropout(states)
+
+    def __copy__(self) -> Trainer:
+        return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "_y": None, "dropout": self._dropout()}

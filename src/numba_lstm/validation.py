@@ -319,6 +319,21 @@ def state_pair(
         label = f"{part} of {name}"
         array = real_array(label, value, dtype)
         if array.shape != shape:
-            require_shape(label, array, shape, "(layers x directions, batch, hidden_size)")
+            batch = "batch, " if len(shape) == 3 else ""
+            require_shape(label, array, shape, f"(layers x directions, {batch}hidden_size)")
         arrays.append(array)
     return arrays[0], arrays[1]
+
+
+def states_of_lstms(name: str, states: Any, count: int) -> Sequence[Any]:
+    """Return states of so many LSTMs, none of which has been looked at.
+
+    Raises
+    ------
+    TypeError
+        If it is no tuple or list of as many.
+    """
+    if not isinstance(states, (tuple, list)) or len(states) != count:
+        got = len(states) if isinstance(states, (tuple, list)) else type(states).__name__
+        raise TypeError(f"{name} must be a tuple of {count} states, one per LSTM; got {got}")
+    return states

@@ -101,6 +101,7 @@ def test_the_language_model(command, tmp_path, monkeypatch):
     monkeypatch.setattr(bench_command, "compare_training", compared)
     json_file = tmp_path / "figures.json"
     status, out, _ = command("--mode=language-model", "--rounds=3", f"--json={json_file}")
+    assert "skipped jax: no language-model" in out
     assert status == 0
     assert [(options["threads"], options["rounds"]) for options in asked] == [(1, 3)]
     assert list(asked[0]["against"]) == ["torch"]

@@ -52,14 +52,13 @@ def _threads(texts: tuple[str, ...]) -> list[int]:
     return [check_threads(int(part)) for part in dict.fromkeys(parts)]
 
 
-def _against(text: str, mode: str) -> list[str]:
+def _against(text: str) -> list[str]:
     """Names of the other engines."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    known = LEARNERS if mode == LANGUAGE_MODEL else PEERS
     for name in names:
         if name not in PEERS:
             raise click.UsageError(f"--against must name some of {', '.join(PEERS)}; got {name}")
-    return [name for name in names if name in known]
+    return names
 
 
 def _check_files(json_file: Path | None, plot: Path | None) -> None:
@@ -151,7 +150,7 @@ def bench(
     others, `of limit` the share of what the measured limits leave in reach.
     """
     counts = _threads(threads)
-    peers = _against(against, mode)
+    peers = _against(against)
     _check_files(json_file, plot)
     comparisons: list[Comparison] = []
     trainings = []
@@ -162,11 +161,14 @@ def bench(
                     "--mode language-model takes neither --shape, --dtype, --seconds nor --plot"
                 )
             for count in counts:
-                learners = {name: LEARNERS[name] for name in peers}
+                learners = {name: LEARNERS[name] for name in peers if name in LEARNERS}
                 training = compare_training(threads=count, against=learners, rounds=rounds)
                 trainings.append(training)
                 click.echo(f"language model, {report.count(count, 'thread')}")
                 click.echo("\n".join(report.training_lines(training)))
+                for name in peers:
+                    if name not in LEARNERS:
+                        click.echo(f"skipped {name}: no {LANGUAGE_MODEL}")
         else:
             chosen = _shapes(shapes, mode)
             for count in counts:

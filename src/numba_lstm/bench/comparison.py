@@ -257,8 +257,8 @@ def _alternate(
         for name in field.in_turn(number_of_round):
             if name == OWN:
                 limits_of_rounds.append(_limits_now(limits, task))
-            share = seconds / (rounds * len(samples))
-            taken = field.ask(name, "time_round", share) or []
+            seconds_of_turn = seconds / (rounds * len(samples))
+            taken = field.ask(name, "time_round", seconds_of_turn) or []
             samples[name] += taken
             if name == OWN:
                 in_reach = highest_rate(task.shape, task.mode, limits_of_rounds[-1])

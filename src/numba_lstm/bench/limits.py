@@ -185,7 +185,7 @@ def _rates(
     pool: ThreadPoolExecutor, works: list[Any], run: Callable[[Any, int], int]
 ) -> list[float]:
     """Work per second that the threads reach together in several runs."""
-    seconds, repetitions = 0.0, 1
+    repetitions = 1
     run(works[0], repetitions)  # compiles
     while True:
         started = time.perf_counter()

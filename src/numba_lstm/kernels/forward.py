@@ -508,7 +508,7 @@ def drop_outputs(call, cells, layer, first, rows, workspace):
     complete = call.last_direction == D and (call.recomputed == 0 or D == 1)
     if layer == call.layers - 1 or call.dropped == 0 or not complete:
         return
-    above = cells[(layer + 1) * call.directions]
+    above = cells[(layer + 1) * D]
     units = above.inputs
     for step in range(call.start, call.stop):
         place = address(workspace, above.source) + (step - call.held) * call.batch * units

@@ -13,12 +13,12 @@ from .gemm import (
     WIDE,
     Place,
     Terms,
-    copy_columns,
     no_terms,
     panel_vectors,
     product,
 )
 from .gradient_tasks import task_of_number, task_or_nothing, tasks_of_gradients
+from .lanes import copy_columns
 from .outer_products import (
     Ahead,
     RowsOfSteps,
