@@ -29,7 +29,7 @@ ORDER = re.findall(
     kernels.forward kernels.units kernels.backward kernels.gradient_tasks kernels.token_sums
     kernels.gradients kernels.vocabulary_back kernels.units_back kernels.wavefront kernels.step
     kernels.inactive_rows kernels.linear kernels.embedding kernels.losses kernels.updates
-    kernels.probes validation memory config parameters initialization storage
+    kernels.probes validation guarded memory config parameters initialization storage
     pieces schedule layout plan threadpool packing tape workspace
     sequences interop stream layer lstm embedding linear sequential losses optimizers trainer warmup
     numba_lstm

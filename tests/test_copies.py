@@ -118,6 +118,15 @@ def test_a_trainer_goes_on_with_the_same_bits(way, tmp_path):
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_bounds_of_threads_are_copied(way, tmp_path):
+    model = nl.Sequential(
+        nl.Embedding(3, 6), nl.LSTM(6, 5, threads=1), nl.Linear(5, 2, threads=2), threads=3
+    )
+    twin = WAYS[way](model, tmp_path)
+    assert (twin.threads, twin.layers[1].threads, twin.layers[2].threads) == (3, 1, 2)
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("begin", [lambda: nl.LSTM(7, 5).stream(3), lambda: sequential().stream(3)])
 def test_streams_say_what_to_copy_instead(begin, way, tmp_path):
     stream = begin()

@@ -346,3 +346,26 @@ def test_initial_weights_fill_their_range(dtype):
     assert bound < np.abs(lstm.parameters["bias_l0"]).max() <= 2 * bound
     assert_same(nl.LSTM(30, 25, dtype=dtype, seed=3).parameters.flat, lstm.parameters.flat)
     assert nl.LSTM(30, 25, dtype=dtype, seed=4).parameters.flat[0] != lstm.parameters.flat[0]
+
+
+def test_parameters_are_exchanged_with_one_another():
+    """State dicts may hold views of the very parameters that they go to."""
+    lstm = nl.LSTM(4, 4, seed=0)
+    inputs, hidden = (lstm.parameters[f"weight_{kind}_l0"].copy() for kind in ("ih", "hh"))
+    lstm.load_state_dict(
+        {
+            "weight_ih_l0": lstm.parameters["weight_hh_l0"],
+            "weight_hh_l0": lstm.parameters["weight_ih_l0"],
+            "bias_ih_l0": lstm.parameters["bias_l0"],
+            "bias_hh_l0": np.zeros(16),
+        }
+    )
+    np.testing.assert_array_equal(lstm.parameters["weight_ih_l0"], hidden)
+    np.testing.assert_array_equal(lstm.parameters["weight_hh_l0"], inputs)
+
+
+def test_numbers_too_small_for_the_dtype_are_no_error():
+    lstm, tiny = nl.LSTM(3, 4, seed=0), np.full((2, 2, 3), 1e-50)
+    with np.errstate(all="raise"):
+        y, _ = lstm(tiny)
+        np.testing.assert_array_equal(y, lstm(0 * tiny)[0])

@@ -691,6 +691,7 @@ def test_outputs_may_be_given_back_in_any_container(container, monkeypatch):
     [
         (lambda y: None, "loss must return a number and its gradient; got None"),
         (lambda y: 0.5, "loss must return a number and its gradient; got 0.5"),
+        (lambda y: (0.5, None), "the second of what loss returns must be a gradient; got None"),
         (lambda y: (1.0, y, y), "loss must return a number and its gradient; got 3 items"),
         (lambda y: ("a", y), "the first of what loss returns must be a number; got 'a'"),
         (lambda y: (np.ones(3), y), "the first of what loss returns must be a number; got array"),

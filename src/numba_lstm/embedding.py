@@ -83,6 +83,8 @@ class Embedding(Layer):
         If there is no room for the parameters.
     """
 
+    _fixed = Layer._fixed | {"num_embeddings", "embedding_dim"}
+
     def __init__(
         self,
         num_embeddings: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -75,6 +75,9 @@ class Linear(Layer):
         If there is no room for the parameters.
     """
 
+    _fixed = Layer._fixed | {"in_features", "out_features", "bias"}
+    _checks: ClassVar[dict[str, Any]] = {"threads": threadpool.check}
+
     def __init__(
         self,
         in_features: int,
@@ -88,7 +91,7 @@ class Linear(Layer):
         self.in_features = integer("in_features", in_features, least=1)
         self.out_features = integer("out_features", out_features, least=1)
         self.bias = boolean("bias", bias)
-        self.threads = threadpool.check(threads)
+        self.threads = threads
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
         if self.bias:
             shapes["bias"] = (self.out_features,)

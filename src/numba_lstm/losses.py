@@ -56,7 +56,8 @@ def _shares(weights: Any, shape: tuple[int, ...], meaning: str) -> NDArray[np.fl
             "weights must be finite, at least 0, and not all 0; "
             f"got values from {array.min():g} to {array.max():g}"
         )
-    return array / total
+    with np.errstate(under="ignore"):
+        return array / total
 
 
 def _gradient(out: Any, predictions: FloatArray, target: NDArray[Any]) -> FloatArray:

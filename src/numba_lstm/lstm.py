@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,6 +177,9 @@ class LSTM(Layer):
     ((5, 2, 4), (1, 2, 4), (1, 2, 4))
     """
 
+    _fixed = Layer._fixed | {"config"}
+    _checks: ClassVar[dict[str, Any]] = {"threads": threadpool.check}
+
     def __init__(
         self,
         input_size: int,
@@ -194,7 +197,7 @@ class LSTM(Layer):
         self.config = LSTMConfig(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype
         )
-        self.threads = threadpool.check(threads)
+        self.threads = threads
         random = generator(seed)
         self.parameters = Parameters(self.config.shapes(), self.config.numpy_dtype)
         bound = 1 / math.sqrt(self.config.hidden_size)
@@ -796,8 +799,7 @@ class LSTM(Layer):
             changed then.
         """
         arrays = arrays_from(mapping, self.config, repr(self), prefix=prefix, strict=strict)
-        for name in self.parameters:
-            self.parameters[name] = arrays[name]
+        self.parameters._assign(arrays)
 
     @classmethod
     def from_state_dict(

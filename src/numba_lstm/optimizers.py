@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import threadpool
+from .guarded import Guarded
 from .kernels import updates
 from .memory import aligned_zeros
 from .parameters import Parameters
@@ -43,7 +45,24 @@ def _require_same_arrays(parameters: Parameters, gradients: Parameters) -> None:
         )
 
 
-class Optimizer(ABC):
+_ANY_FROM_ZERO = functools.partial(number, least=0.0)
+_SHARE = functools.partial(number, least=0.0, below=1.0)
+
+
+def _two_shares(name: str, value: Any) -> tuple[float, float]:
+    """Return a pair of numbers in [0, 1)."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name} must be a pair of numbers; got {value!r}")
+    first, second = (_SHARE(name, share) for share in value)
+    return first, second
+
+
+def _checked(**checks: Callable[[str, Any], Any]) -> dict[str, Callable[[Any], Any]]:
+    """Checks of attributes, each of which is told the name for its message."""
+    return {name: functools.partial(check, name) for name, check in checks.items()}
+
+
+class Optimizer(Guarded, ABC):
     """What optimisers share: parameters, a learning rate, and flat moments beside them.
 
     A copy or a pickle has parameters of its own: copy the `Trainer` to copy a model with it.
@@ -61,7 +80,7 @@ class Optimizer(ABC):
     ----------
     parameters : Parameters
     lr : float
-        Learning rate; may be changed between steps.
+        Learning rate. This and other options may be changed between steps.
     steps : int
         Updates so far.
 
@@ -75,6 +94,10 @@ class Optimizer(ABC):
 
     # Takes the flat parameters, gradients and moments, `scale` and what `_coefficients` gives.
     _kernel: ClassVar[Callable[..., None]]
+    _fixed = frozenset({"parameters"})
+    _checks: ClassVar[dict[str, Any]] = _checked(
+        lr=_ANY_FROM_ZERO, steps=functools.partial(integer, least=0)
+    )
 
     def __init__(self, parameters: Parameters, lr: float, moments: tuple[str, ...]) -> None:
         _require_parameters("parameters", parameters)
@@ -82,21 +105,6 @@ class Optimizer(ABC):
         self.lr = lr
         self.steps = 0
         self._moments = {name: aligned_zeros(parameters.size, parameters.dtype) for name in moments}
-
-    @property
-    def lr(self) -> float:
-        """Learning rate; may be changed between steps.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If what is assigned is no finite number of at least 0.
-        """
-        return self._lr
-
-    @lr.setter
-    def lr(self, value: float) -> None:
-        self._lr = number("lr", value, least=0.0)
 
     def step(
         self, gradients: Parameters, *, scale: float = 1.0, threads: int | None = None
@@ -126,10 +134,10 @@ class Optimizer(ABC):
         workers = threadpool.workers_of_pass(threads, self.parameters.size)
         steps = self.steps + 1
         coefficients = self._cast((factor, *self._coefficients(steps)))
-        self.steps = steps
         with self.parameters.edit() as flat:
             arrays = (flat, gradients._writable, *self._moments.values())
             threadpool.share_out(self._kernel, (*arrays, *coefficients), workers)
+            self.steps = steps
 
     @abstractmethod
     def _coefficients(self, steps: int) -> tuple[float, ...]:
@@ -220,6 +228,9 @@ class SGD(Optimizer):
     """
 
     _kernel = staticmethod(updates.sgd_update)
+    _checks: ClassVar[dict[str, Any]] = Optimizer._checks | _checked(
+        momentum=_ANY_FROM_ZERO, weight_decay=_ANY_FROM_ZERO, nesterov=boolean
+    )
 
     def __init__(
         self,
@@ -230,14 +241,15 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        self.momentum = number("momentum", momentum, least=0.0)
-        self.weight_decay = number("weight_decay", weight_decay, least=0.0)
-        self.nesterov = boolean("nesterov", nesterov)
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("momentum must be > 0 with nesterov=True; got 0")
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.nesterov = nesterov
         super().__init__(parameters, lr, ("velocity",))
+        self._coefficients(1)
 
     def _coefficients(self, steps: int) -> tuple[float, ...]:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("momentum must be > 0 with nesterov=True; got 0")
         return self.lr, self.momentum, self.weight_decay, float(self.nesterov)
 
 
@@ -268,6 +280,9 @@ class Adam(Optimizer):
     """
 
     _kernel = staticmethod(updates.adam_update)
+    _checks: ClassVar[dict[str, Any]] = Optimizer._checks | _checked(
+        betas=_two_shares, eps=_ANY_FROM_ZERO, weight_decay=_ANY_FROM_ZERO
+    )
 
     def __init__(
         self,
@@ -278,12 +293,9 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise TypeError(f"betas must be a pair of numbers; got {betas!r}")
-        beta1, beta2 = (number("betas", beta, least=0.0, below=1.0) for beta in betas)
-        self.betas = (beta1, beta2)
-        self.eps = number("eps", eps, least=0.0)
-        self.weight_decay = number("weight_decay", weight_decay, least=0.0)
+        self.betas = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
         super().__init__(parameters, lr, ("mean", "square"))
 
     def _decay(self) -> tuple[float, float]:
@@ -367,6 +379,9 @@ class RMSprop(Optimizer):
     """
 
     _kernel = staticmethod(updates.rmsprop_update)
+    _checks: ClassVar[dict[str, Any]] = Optimizer._checks | _checked(
+        alpha=_SHARE, eps=_ANY_FROM_ZERO, weight_decay=_ANY_FROM_ZERO, momentum=_ANY_FROM_ZERO
+    )
 
     def __init__(
         self,
@@ -378,10 +393,10 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.0,
     ) -> None:
-        self.alpha = number("alpha", alpha, least=0.0, below=1.0)
-        self.eps = number("eps", eps, least=0.0)
-        self.weight_decay = number("weight_decay", weight_decay, least=0.0)
-        self.momentum = number("momentum", momentum, least=0.0)
+        self.alpha = alpha
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.momentum = momentum
         super().__init__(parameters, lr, ("square", "velocity"))
 
     def _coefficients(self, steps: int) -> tuple[float, ...]:

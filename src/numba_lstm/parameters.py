@@ -248,6 +248,15 @@ class Parameters(Mapping[str, FloatArray]):
             place = self.place(name)
             flat[place : place + array.size] = array.reshape(-1)
 
+    def _assign(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write all arrays, of the right shapes, at once; those given may be views of these."""
+        values = np.empty(self.size, self.dtype)
+        for name, shape in self._shapes.items():
+            place = self.place(name)
+            values[place : place + math.prod(shape)] = arrays[name].reshape(-1)
+        with self.edit() as flat:
+            flat[:] = values
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
 
@@ -274,7 +283,8 @@ class Parameters(Mapping[str, FloatArray]):
         Yields
         ------
         ndarray
-            All arrays as one, (size,).
+            All arrays as one, (size,); read-only afterwards. What is written later through views
+            that were taken of it is not noticed.
         """
         lent = self._writable.view()
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,8 +133,11 @@ class Sequential(StoredModel):
         If a layer is of another kind, stands in another model, or does not fit its neighbours.
     """
 
+    _fixed = StoredModel._fixed | {"layers"}
+    _checks: ClassVar[dict[str, Any]] = {"threads": threadpool.check}
+
     def __init__(self, *layers: AnyLayer, threads: int | None = None) -> None:
-        self.threads = threadpool.check(threads)
+        self.threads = threads
         if not layers:
             raise ValueError("layers must be at least one; got none")
         for position, layer in enumerate(layers):
@@ -242,6 +245,14 @@ class Sequential(StoredModel):
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
+
+    def _bounds(self) -> list[int | None]:
+        return [self.threads, *(bound for layer in self.layers for bound in layer._bounds())]
+
+    def _set_bounds(self, bounds: list[int | None]) -> None:
+        self.threads, *of_layers = bounds
+        for layer, bound in zip(self.layers, of_layers, strict=True):
+            layer._set_bounds([bound])
 
     def _states(self, name: str, states: Any, axes: list[tuple[int, ...]]) -> list[State | None]:
         """Validate a state for every LSTM, whose sequences have these axes beside the features."""

@@ -23,6 +23,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from .guarded import Guarded
 from .parameters import Parameters
 from .validation import describe_shape, integer
 
@@ -194,13 +195,14 @@ def _require_readable(path: Path, metadata: Mapping[str, str]) -> None:
         )
 
 
-class StoredModel(ABC):
+class StoredModel(Guarded, ABC):
     """What models share that can be saved and loaded again.
 
     A subclass has `parameters`, tells its `configuration`, and can be built from one.
     """
 
     parameters: Parameters
+    _fixed = frozenset({"parameters", "gradients"})
     _classes: ClassVar[dict[str, type[StoredModel]]] = {}
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -264,17 +266,31 @@ class StoredModel(ABC):
         }
         write_tensors(path, self.parameters, described)
 
+    def _bounds(self) -> list[int | None]:
+        """Upper bounds of threads, of the model and of all layers in it."""
+        return [vars(self).get("threads")]
+
+    def _set_bounds(self, bounds: list[int | None]) -> None:
+        """Take over what `_bounds` of a model of the same configuration returned."""
+        if "threads" in vars(self):
+            self.threads = bounds[0]
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self.configuration(), np.array(self.parameters.flat))
+        flat = np.array(self.parameters.flat)
+        return _rebuilt, (type(self), self.configuration(), flat, self._bounds())
 
 
 def _rebuilt(
-    model: type[StoredModel], configuration: dict[str, Any], flat: NDArray[Any]
+    model: type[StoredModel],
+    configuration: dict[str, Any],
+    flat: NDArray[Any],
+    bounds: list[int | None],
 ) -> StoredModel:
     """Build a model from what a pickle holds."""
     built = model.from_configuration(configuration)
     with built.parameters.edit() as target:
         target[:] = flat
+    built._set_bounds(bounds)
     return built
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import threadpool
 from .config import LSTMConfig
+from .guarded import Guarded
 from .kernels.forward import lstm_forward
 from .kernels.inactive_rows import restore_inactive_rows
 from .kernels.step import STEP, lstm_step
@@ -72,7 +73,7 @@ def row_indices(rows: Any, batch_size: int) -> NDArray[Any] | slice:
     return np.atleast_1d(array)
 
 
-class Stream:
+class Stream(Guarded):
     """An LSTM that is fed as its input comes, for a batch of sequences at once.
 
     `LSTM.stream` makes one. Whatever the pieces, the outputs have the bits of one call with the
@@ -98,6 +99,8 @@ class Stream:
     ----------
     batch_size : int
     """
+
+    _fixed = frozenset({"batch_size"})
 
     def __init__(
         self,
@@ -309,7 +312,7 @@ class Stream:
             self._c[:, chosen] = 0
 
 
-class SequentialStream:
+class SequentialStream(Guarded):
     """A `Sequential` that is fed as its input comes.
 
     `Sequential.stream` makes one; see `Stream`, of which it has one for every LSTM. Like that it is
@@ -331,6 +334,8 @@ class SequentialStream:
     ----------
     batch_size : int
     """
+
+    _fixed = frozenset({"batch_size"})
 
     def __init__(
         self,

@@ -11,11 +11,13 @@ from __future__ import annotations
 import functools
 import math
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numba
@@ -50,6 +52,9 @@ def reentrant_lock() -> Any:
 class Turn:
     """Lets one call at a time go on, and refuses others: a context manager.
 
+    Ctrl-C may come between taking a turn and whatever would give it up again. So it is not a lock:
+    who has the turn is a call, and one that no thread is in any more has lost it.
+
     Parameters
     ----------
     refusal : str
@@ -57,20 +62,48 @@ class Turn:
     """
 
     def __init__(self, refusal: str) -> None:
-        taken = lock()
-        self._acquire, self.end = taken.acquire, taken.release
+        self._calls: dict[None, FrameType] = {}  # at most one, which enters atomically
         self._refusal = refusal
+        self.end = self._calls.clear
 
     def begin(self) -> None:
-        """Take the turn, to be given up by `end`; or raise."""
-        if not self._acquire(False):
-            raise RuntimeError(self._refusal)
+        """Take the turn for the call that this one is made from, until `end`; or raise."""
+        call = sys._getframe(1)
+        if self._calls.setdefault(None, call) is not call:
+            self._take_over(call)
+
+    def _take_over(self, call: FrameType) -> None:
+        """Take the turn if who has it was interrupted, or raise."""
+        with _taking_over:
+            before = self._calls.get(None)
+            running = _is_running(before)
+            # If it has not been given up since, nobody but this thread will do so.
+            if before is not None and not running and self._calls.get(None) is before:
+                self.end()
+            if running or self._calls.setdefault(None, call) is not call:
+                raise RuntimeError(self._refusal)
 
     def __enter__(self) -> None:
-        self.begin()
+        call = sys._getframe(1)
+        if self._calls.setdefault(None, call) is not call:
+            self._take_over(call)
 
     def __exit__(self, *unused: object) -> None:
         self.end()
+
+
+_taking_over = reentrant_lock()  # a handler of a signal may come by again
+
+
+def _is_running(call: FrameType | None) -> bool:
+    """Whether a thread is in a call, or in what that calls."""
+    for innermost in sys._current_frames().values():
+        frame: FrameType | None = innermost
+        while frame is not None:
+            if frame is call:
+                return True
+            frame = frame.f_back
+    return False
 
 
 class _State:

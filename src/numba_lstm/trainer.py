@@ -88,6 +88,8 @@ def _loss_and_gradient(returned: Any) -> tuple[float, Any]:
         got = f"{len(returned)} items" if isinstance(returned, (tuple, list)) else repr(returned)
         raise TypeError(f"loss must return a number and its gradient; got {got}")
     value, gradient = returned
+    if gradient is None:  # to an LSTM it would mean zeros
+        raise TypeError("the second of what loss returns must be a gradient; got None")
     single = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
     if isinstance(single, (bool, np.bool_)) or not isinstance(single, Real):
         raise TypeError(f"the first of what loss returns must be a number; got {value!r}")
@@ -441,8 +443,7 @@ class Trainer:
                 if name.startswith("optimizer.")
             }
         )
-        for name, array in arrays.items():
-            parameters[name] = array
+        parameters._assign(arrays)
         self._set_dropout(states)
 
     def __copy__(self) -> Trainer:
@@ -458,7 +459,7 @@ class Trainer:
         self.__dict__.update(state)
         self._alone = threadpool.Turn(_ONE_STEP)
         # Model and optimiser were copied each with its parameters: the same ones again.
-        self.optimizer.parameters = self.model.parameters
+        vars(self.optimizer)["parameters"] = self.model.parameters
         self._set_dropout(dropout)
 
     def _dropout(self) -> list[dict[str, int]]:

@@ -187,7 +187,9 @@ def real_array(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
     """
     if type(value) is np.ndarray and value.dtype is dtype and value.flags.carray:
         return value  # the way of most arrays: a microsecond instead of three
-    return np.require(real_numbers(name, value), dtype=dtype, requirements=["C", "A"])
+    array = real_numbers(name, value)
+    with np.errstate(under="ignore"):  # it is no news that numbers are rounded
+        return np.require(array, dtype=dtype, requirements=["C", "A"])
 
 
 def integer_array(name: str, value: Any) -> NDArray[np.int64]:

@@ -50,6 +50,8 @@ class CharLanguageModel(Sequential):
         If there is no room for the parameters.
     """
 
+    _fixed = Sequential._fixed | {"vocabulary", "embedding", "lstm", "linear"}
+
     def __init__(
         self,
         vocabulary: str,

@@ -85,12 +85,18 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "layers", "embedding", "steps", "batch", "epochs"):
-            integer(name, getattr(self, name), least=1)
-        number("learning_rate", self.learning_rate, above=0.0, most=_LARGEST_RATE)
-        number("dropout", self.dropout, least=0.0, below=1.0)
-        number("clip", self.clip, above=0.0)
-        integer("seed", self.seed, least=0)
+        sizes = ("hidden", "layers", "embedding", "steps", "batch", "epochs")
+        checked: dict[str, float] = {
+            **{name: integer(name, getattr(self, name), least=1) for name in sizes},
+            "learning_rate": number(
+                "learning_rate", self.learning_rate, above=0.0, most=_LARGEST_RATE
+            ),
+            "dropout": number("dropout", self.dropout, least=0.0, below=1.0),
+            "clip": number("clip", self.clip, above=0.0),
+            "seed": integer("seed", self.seed, least=0),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # as JSON can hold it
 
     def model(self, characters: str, threads: int | None = None) -> CharLanguageModel:
         """Return the untrained model over some characters.
