@@ -45,7 +45,7 @@ def _require_same_arrays(parameters: Parameters, gradients: Parameters) -> None:
         )
 
 
-_ANY_FROM_ZERO = functools.partial(number, least=0.0)
+_AT_LEAST_0 = functools.partial(number, least=0.0)
 _SHARE = functools.partial(number, least=0.0, below=1.0)
 
 
@@ -96,7 +96,7 @@ class Optimizer(Guarded, ABC):
     _kernel: ClassVar[Callable[..., None]]
     _fixed = frozenset({"parameters"})
     _checks: ClassVar[dict[str, Any]] = _checked(
-        lr=_ANY_FROM_ZERO, steps=functools.partial(integer, least=0)
+        lr=_AT_LEAST_0, steps=functools.partial(integer, least=0)
     )
 
     def __init__(self, parameters: Parameters, lr: float, moments: tuple[str, ...]) -> None:
@@ -229,7 +229,7 @@ class SGD(Optimizer):
 
     _kernel = staticmethod(updates.sgd_update)
     _checks: ClassVar[dict[str, Any]] = Optimizer._checks | _checked(
-        momentum=_ANY_FROM_ZERO, weight_decay=_ANY_FROM_ZERO, nesterov=boolean
+        momentum=_AT_LEAST_0, weight_decay=_AT_LEAST_0, nesterov=boolean
     )
 
     def __init__(
@@ -281,7 +281,7 @@ class Adam(Optimizer):
 
     _kernel = staticmethod(updates.adam_update)
     _checks: ClassVar[dict[str, Any]] = Optimizer._checks | _checked(
-        betas=_two_shares, eps=_ANY_FROM_ZERO, weight_decay=_ANY_FROM_ZERO
+        betas=_two_shares, eps=_AT_LEAST_0, weight_decay=_AT_LEAST_0
     )
 
     def __init__(
@@ -380,7 +380,7 @@ class RMSprop(Optimizer):
 
     _kernel = staticmethod(updates.rmsprop_update)
     _checks: ClassVar[dict[str, Any]] = Optimizer._checks | _checked(
-        alpha=_SHARE, eps=_ANY_FROM_ZERO, weight_decay=_ANY_FROM_ZERO, momentum=_ANY_FROM_ZERO
+        alpha=_SHARE, eps=_AT_LEAST_0, weight_decay=_AT_LEAST_0, momentum=_AT_LEAST_0
     )
 
     def __init__(

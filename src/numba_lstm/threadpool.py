@@ -67,7 +67,7 @@ class Turn:
         self.end = self._calls.clear
 
     def begin(self) -> None:
-        """Take the turn for the call that this one is made from, until `end`; or raise."""
+        """Take the turn for the function that calls this one, until `end`; or raise."""
         call = sys._getframe(1)
         if self._calls.setdefault(None, call) is not call:
             self._take_over(call)
@@ -83,10 +83,7 @@ class Turn:
             if running or self._calls.setdefault(None, call) is not call:
                 raise RuntimeError(self._refusal)
 
-    def __enter__(self) -> None:
-        call = sys._getframe(1)
-        if self._calls.setdefault(None, call) is not call:
-            self._take_over(call)
+    __enter__ = begin
 
     def __exit__(self, *unused: object) -> None:
         self.end()
