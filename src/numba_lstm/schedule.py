@@ -499,6 +499,11 @@ def worth_sharing(operations: int) -> bool:
     return operations >= 2 * _OPERATIONS_PER_WORKER
 
 
+def _workers(most: int, work: int, least: int) -> int:
+    """Workers, so many at most, each of whom has so much work at least unless it is alone."""
+    return max(1, min(most, work // least))
+
+
 def row_workers(threads: int, B: int, operations: int) -> int:
     """Workers among which the rows of a batch are shared out.
 
@@ -516,7 +521,7 @@ def row_workers(threads: int, B: int, operations: int) -> int:
     int
         At least 1.
     """
-    return max(1, min(threads, B, operations // _OPERATIONS_PER_WORKER))
+    return _workers(min(threads, B), operations, _OPERATIONS_PER_WORKER)
 
 
 def task_workers(threads: int, operations: int) -> int:
@@ -534,7 +539,7 @@ def task_workers(threads: int, operations: int) -> int:
     int
         At least 1.
     """
-    return max(1, min(threads, operations // _OPERATIONS_PER_WORKER))
+    return _workers(threads, operations, _OPERATIONS_PER_WORKER)
 
 
 def pass_workers(threads: int, numbers: int) -> int:
@@ -551,4 +556,4 @@ def pass_workers(threads: int, numbers: int) -> int:
     int
         At least 1.
     """
-    return max(1, min(threads, numbers // _NUMBERS_PER_WORKER))
+    return _workers(threads, numbers, _NUMBERS_PER_WORKER)
