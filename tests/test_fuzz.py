@@ -111,6 +111,13 @@ EXAMPLES = {
     "gradients": parameters,
     "max_norm": lambda: 1.0,
     "lr": lambda: 0.1,
+    "momentum": lambda: 0.5,
+    "weight_decay": lambda: 0.1,
+    "nesterov": lambda: False,
+    "betas": lambda: (0.8, 0.9),
+    "eps": lambda: 1e-6,
+    "alpha": lambda: 0.9,
+    "Optimizer.steps": lambda: 3,
     "parts": lambda: {"a": parameters()},
     "name": lambda: "weight",
     "other": parameters,
@@ -202,7 +209,7 @@ def instance(cls):
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A public function, a constructor, a method, an operator, or the assignment of a property."""
+    """A public function, a constructor, a method, an operator, or an assigned attribute."""
 
     name: str
     call: Any
@@ -253,6 +260,8 @@ def targets():
             continue
         if thing not in MADE_ELSEWHERE:
             yield Target("__init__", thing, inspect.getdoc(thing), thing)
+        for attribute in getattr(thing, "_checks", {}):
+            yield Target(attribute, assignment(attribute), inspect.getdoc(thing), thing, True)
         for attribute in dir(thing):
             member = inspect.getattr_static(thing, attribute)
             plain = getattr(member, "__func__", getattr(member, "fset", None) or member)
@@ -269,7 +278,7 @@ def targets():
 
 
 def assignment(name):
-    """Function that assigns a property."""
+    """Function that assigns an attribute."""
 
     def assign(self, value):
         setattr(self, name, value)
@@ -506,7 +515,7 @@ def test_the_walk_finds_what_users_call():
     names = {str(target) for target in TARGETS}
     assert names >= {
         *("mse", "load", "LSTM.__init__", "LSTM.__call__", "LSTM.from_state_dict", "LSTM.save"),
-        *("Stream.step", "Stream.state", "Parameters.__setitem__", "Trainer.clip", "Trainer.step"),
+        *("Stream.step", "Stream.state", "Parameters.__setitem__", "Adam.lr", "Trainer.step"),
     }
     assert names.isdisjoint({"Stream.__init__", "LSTM.parameters", "LSTM.__repr__"})
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from typing import Any, ClassVar
 
+from . import threadpool
 from .parameters import Parameters
 from .storage import StoredModel
 
@@ -15,3 +17,14 @@ class Layer(StoredModel):
     def gradients(self) -> Parameters:
         """Gradients of the parameters, by the same names; `backward` adds to them."""
         return Parameters(self.parameters.shapes, self.parameters.dtype)
+
+
+class ThreadedLayer(Layer):
+    """A layer whose calls several threads may share out, so many at most: `threads`."""
+
+    threads: int | None
+    _checks: ClassVar[dict[str, Any]] = {"threads": threadpool.check}
+
+    def _threads(self, threads: int | None) -> int:
+        """Upper bound of threads of a call."""
+        return threadpool.resolve(self.threads if threads is None else threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from .initialization import Seed, fill_uniform, generator
 from .kernels.gemm import TILE_VECTORS
 from .kernels.linear import linear_gradients, linear_product, places_for_gradients
 from .kernels.panels import pack_matrix
-from .layer import Layer
+from .layer import ThreadedLayer
 from .memory import flat
 from .packing import PackedWeights
 from .parameters import Parameters
@@ -41,7 +41,7 @@ class _Rows:
     count: int
 
 
-class Linear(Layer):
+class Linear(ThreadedLayer):
     """``y = x @ weight.T + bias``.
 
     Parameters
@@ -75,8 +75,7 @@ class Linear(Layer):
         If there is no room for the parameters.
     """
 
-    _fixed = Layer._fixed | {"in_features", "out_features", "bias"}
-    _checks: ClassVar[dict[str, Any]] = {"threads": threadpool.check}
+    _fixed = ThreadedLayer._fixed | {"in_features", "out_features", "bias"}
 
     def __init__(
         self,
@@ -161,10 +160,6 @@ class Linear(Layer):
     def _operations(self, rows: int) -> int:
         """Floating-point operations of one product."""
         return 2 * rows * self.in_features * self.out_features
-
-    def _threads(self, threads: int | None) -> int:
-        """Upper bound of threads of a call."""
-        return threadpool.resolve(self.threads if threads is None else threads)
 
     def _product(
         self, panels: PackedWeights, source: FloatArray, rows: int, out: FloatArray, most: int

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from .kernels.units_back import lstm_units_back
 from .kernels.vocabulary import lstm_vocabulary
 from .kernels.vocabulary_back import lstm_vocabulary_back
 from .kernels.wavefront import lstm_wavefront
-from .layer import Layer
+from .layer import ThreadedLayer
 from .layout import Layout, PanelForm, layout, packed_layout
 from .memory import flat
 from .packing import PackedWeights
@@ -111,7 +111,7 @@ def _new_state(shape: tuple[int, ...], dtype: np.dtype[Any]) -> State:
     return np.empty(shape, dtype), np.empty(shape, dtype)
 
 
-class LSTM(Layer):
+class LSTM(ThreadedLayer):
     """Long short-term memory (Hochreiter & Schmidhuber 1997; Gers, Schmidhuber & Cummins 2000).
 
     Per step, with gates i (input), f (forget), g (cell candidate) and o (output)::
@@ -177,8 +177,7 @@ class LSTM(Layer):
     ((5, 2, 4), (1, 2, 4), (1, 2, 4))
     """
 
-    _fixed = Layer._fixed | {"config"}
-    _checks: ClassVar[dict[str, Any]] = {"threads": threadpool.check}
+    _fixed = ThreadedLayer._fixed | {"config"}
 
     def __init__(
         self,
@@ -321,10 +320,6 @@ class LSTM(Layer):
         )
         refuse_overlap("c of out", c, {"x": sequence.array, "h of hx": h0}, same=("hx", c0))
         return y, (h, c)
-
-    def _threads(self, threads: int | None) -> int:
-        """Upper bound of threads of a call."""
-        return threadpool.resolve(self.threads if threads is None else threads)
 
     def _layout(
         self, T: int, B: int, training: bool, threads: int, segment: int = 0, vocabulary: int = 0

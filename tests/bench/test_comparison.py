@@ -38,7 +38,11 @@ def test_a_slow_engine_and_some_that_drop_out():
     assert slow.difference == 0.0
     assert outcome.rate("Slow") == SMALL.operations(training=False) / slow.seconds
     assert outcome.ratio == outcome.rate(OWN) / outcome.rate("Chatty")
-    assert outcome.share_of_limit > 0.0
+
+
+def test_the_share_of_a_single_round_is_that_of_the_whole():
+    outcome = compared(rounds=1)
+    assert outcome.share_of_limit == pytest.approx(outcome.rate(OWN) / outcome.highest_rate)
 
 
 def test_the_share_of_the_limit_is_the_median_of_rounds(monkeypatch):

@@ -250,26 +250,28 @@ def _alternate(
     for name, others in results.items():
         differences[name] = largest_difference(name, own, others, task.shape)
     del own, results
-    samples: dict[str, list[float]] = {name: [] for name in field.engines}
-    limits_of_rounds, shares = [], []
+    samples: dict[str, list[list[float]]] = {name: [] for name in field.engines}
+    seconds_of_turn = seconds / (rounds * len(samples))
+    limits_of_rounds = []
     _let_threads_sleep(task)
     for number_of_round in range(rounds):
         for name in field.in_turn(number_of_round):
             if name == OWN:
                 limits_of_rounds.append(_limits_now(limits, task))
-            seconds_of_turn = seconds / (rounds * len(samples))
-            taken = field.ask(name, "time_round", seconds_of_turn) or []
-            samples[name] += taken
-            if name == OWN:
-                in_reach = highest_rate(task.shape, task.mode, limits_of_rounds[-1])
-                shares.append(_operations(task.shape, task.mode) / median(taken) / in_reach)
+            samples[name].append(field.ask(name, "time_round", seconds_of_turn) or [])
             _let_threads_sleep(task)
     measurements = {}
     for name in field.engines:
-        lower, middle, upper = np.quantile(samples[name], (0.25, 0.5, 0.75)).tolist()
+        taken = np.concatenate(samples[name])
+        lower, middle, upper = np.quantile(taken, (0.25, 0.5, 0.75)).tolist()
         measurements[name] = Measurement(
-            versions[name], middle, (lower, upper), len(samples[name]), differences[name]
+            versions[name], middle, (lower, upper), taken.size, differences[name]
         )
+    operations = _operations(task.shape, task.mode)
+    shares = [
+        operations / median(taken) / highest_rate(task.shape, task.mode, now)
+        for taken, now in zip(samples[OWN], limits_of_rounds, strict=True)
+    ]
     return measurements, _medians(limits_of_rounds), median(shares)
 
 

@@ -113,9 +113,7 @@ def measure_reads(level: str, threads: int, dtype: np.dtype[Any], summary: Summa
     float
     """
     nbytes = _read_sizes(threads)[LEVELS.index(level)]
-    with ThreadPoolExecutor(threads) as pool:
-        readers = [_Reading(nbytes, dtype) for _ in range(threads)]
-        return float(summary(_rates(pool, readers, _Reading.run)))
+    return summary(_rates([_Reading(nbytes, dtype) for _ in range(threads)], _Reading.run))
 
 
 def measure_multiply_adds(threads: int, dtype: np.dtype[Any], summary: Summary = max) -> float:
@@ -133,9 +131,7 @@ def measure_multiply_adds(threads: int, dtype: np.dtype[Any], summary: Summary =
     -------
     float
     """
-    with ThreadPoolExecutor(threads) as pool:
-        adders = [_MultiplyAdds(dtype) for _ in range(threads)]
-        return float(summary(_rates(pool, adders, _MultiplyAdds.run)))
+    return summary(_rates([_MultiplyAdds(dtype) for _ in range(threads)], _MultiplyAdds.run))
 
 
 def _read_sizes(threads: int) -> tuple[int, ...]:
@@ -181,10 +177,8 @@ class _MultiplyAdds:
         return 2 * probes.CHAINS * self._lanes * repetitions
 
 
-def _rates(
-    pool: ThreadPoolExecutor, works: list[Any], run: Callable[[Any, int], int]
-) -> list[float]:
-    """Work per second that the threads reach together in several runs."""
+def _rates(works: list[Any], run: Callable[[Any, int], int]) -> list[float]:
+    """Work per second that threads reach together in several runs, each with a work of its own."""
     repetitions = 1
     run(works[0], repetitions)  # compiles
     while True:
@@ -194,7 +188,8 @@ def _rates(
         if seconds >= _SECONDS_OF_A_RUN:
             break
         repetitions *= 2
-    return [_rate(pool, works, run, repetitions) for _ in range(_RUNS)]
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [_rate(pool, works, run, repetitions) for _ in range(_RUNS)]
 
 
 def _rate(
