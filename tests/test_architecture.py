@@ -31,7 +31,8 @@ ORDER = re.findall(
     kernels.inactive_rows kernels.linear kernels.embedding kernels.losses kernels.updates
     kernels.probes validation guarded memory config parameters initialization storage
     pieces schedule layout plan threadpool packing tape workspace
-    sequences interop stream layer lstm embedding linear sequential losses optimizers trainer warmup
+    sequences passes interop stream layer lstm embedding linear sequential
+    losses optimizers trainer warmup
     numba_lstm
     language_model.corpus language_model.model language_model.run language_model.plot
     language_model

@@ -217,7 +217,7 @@ infer()
 with rows.parameters.edit():
     pass
 form = layout(rows.config, 20, 24, False, threadpool.available()).form
-with held(rows._forward_panels[form], "_pack", infer):
+with held(rows._passes.panels[form], "_pack", infer):
     in_child(infer)
 """,
     "a stream": """

@@ -1,54 +1,38 @@
-"""LSTM: validates, borrows a workspace, calls a kernel."""
+"""LSTM: validates, borrows a workspace, passes over the sequence."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from . import jit, threadpool
+from . import jit
 from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .interop import arrays_from, sizes_from, state_dict_of
 from .jit import WarmKernel
-from .kernels.backward import lstm_backward
-from .kernels.forward import lstm_forward
-from .kernels.gradients import lstm_gradients, lstm_sums_of_groups
-from .kernels.panels import pack_cells, pack_products
-from .kernels.region import all_shares
 from .kernels.tables import CALL
-from .kernels.token_sums import group_tokens
-from .kernels.units import lstm_units
-from .kernels.units_back import lstm_units_back
-from .kernels.vocabulary import lstm_vocabulary
-from .kernels.vocabulary_back import lstm_vocabulary_back
-from .kernels.wavefront import lstm_wavefront
 from .layer import ThreadedLayer
-from .layout import Layout, PanelForm, layout, packed_layout
-from .memory import flat
-from .packing import PackedWeights
+from .layout import Layout, layout
+from .memory import NOTHING
 from .parameters import Parameters
-from .pieces import Piece, segment_steps
+from .passes import Passes, Run, compile_schedules
+from .pieces import segment_steps
 from .plan import Plan, plan_of
-from .schedule import Sharing, Split, pass_workers, piece_split, task_workers, worth_sharing
-from .sequences import InputSequence, TokenSequence
-from .stream import State, Stream
+from .schedule import worth_sharing
+from .sequences import given_state, input_sequence, new_state, outputs
+from .stream import Stream
 from .tape import Tape
 from .validation import (
     FloatArray,
+    State,
     boolean,
     integer,
     named,
     real_array,
-    refuse_overlap,
-    require_output,
     require_shape,
-    state_pair,
 )
 from .workspace import Workspace, WorkspacePool
 
@@ -56,40 +40,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-@dataclass(frozen=True)
-class _Saved:
-    """What `forward` leaves for `backward`."""
-
-    sequence: InputSequence
-    layout: Layout
-    workspace: FloatArray
-
-
 # A list of all segments is kept for every call that is laid out.
 _MOST_SEGMENTS = 10**6
-
-# The kernel that goes forward where workers share out so.
-_FORWARD = {
-    Sharing.NOTHING: lstm_forward,
-    Sharing.ROWS: lstm_forward,
-    Sharing.DIRECTIONS: lstm_units,
-    Sharing.UNITS: lstm_units,
-    Sharing.STAGES: lstm_wavefront,
-}
-
-# What stands for an argument that was left out.
-_NOTHING = {name: np.empty(0, name) for name in ("float32", "float64")}
-
-
-def _pack(
-    kernel: Callable[..., None],
-    tables: tuple[Any, ...],
-    parameters: FloatArray,
-    packed: FloatArray,
-    workers: int,
-) -> None:
-    """Pack the weights by one of the kernels."""
-    threadpool.share_out(kernel, (*tables, parameters, packed), workers)
 
 
 def dropout_numbers(state: Any) -> dict[str, int]:
@@ -104,11 +56,6 @@ def dropout_numbers(state: Any) -> dict[str, int]:
         raise ValueError(f"dropout_state must have the keys seed and calls; got {list(state)}")
     most = np.iinfo(np.int64).max
     return {name: integer(name, state[name], least=0, most=most) for name in ("seed", "calls")}
-
-
-def _new_state(shape: tuple[int, ...], dtype: np.dtype[Any]) -> State:
-    """Room for a pair of states."""
-    return np.empty(shape, dtype), np.empty(shape, dtype)
 
 
 class LSTM(ThreadedLayer):
@@ -203,26 +150,11 @@ class LSTM(ThreadedLayer):
         fill_uniform(self.parameters, random, bound, draws_of_bias=2)
         self._dropout_seed = int(random.integers(2**63))
         self._dropout_calls = 0
-        self._forward_panels = {form: self._packed_forward(form) for form in PanelForm}
-        self._backward_panels = {
-            form.widest: self._packed_backward(form) for form in (PanelForm.WIDE, PanelForm.NARROW)
-        }
+        self._passes = Passes(self.config, self.parameters)
         self._pool = WorkspacePool(self.config.numpy_dtype)
         self._training_workspace = Workspace(self.config.numpy_dtype)
         self._training_call = np.zeros(1, CALL)
-        self._tape: Tape[_Saved] = Tape("LSTM")
-
-    def _packed_forward(self, form: PanelForm) -> PackedWeights:
-        """What forward passes read, packed when one comes by."""
-        packed = packed_layout(self.config, form)
-        pack = functools.partial(_pack, pack_cells, (packed.cells,))
-        return PackedWeights(self.parameters, packed.forward_size, pack)
-
-    def _packed_backward(self, form: PanelForm) -> PackedWeights:
-        """What backward passes read, likewise."""
-        packed = packed_layout(self.config, form)
-        pack = functools.partial(_pack, pack_products, (packed.cells, self.config.directions))
-        return PackedWeights(self.parameters, packed.backward_size, pack)
+        self._tape: Tape[Run] = Tape("LSTM")
 
     @property
     def dropout_state(self) -> dict[str, int]:
@@ -255,72 +187,6 @@ class LSTM(ThreadedLayer):
     def __repr__(self) -> str:
         return f"LSTM({self.config.describe()})"
 
-    # Running it.
-
-    def _steps_and_rows(self, axes: tuple[int, ...]) -> tuple[int, int]:
-        """T and B of a sequence that has these axes beside the features."""
-        if len(axes) == 1:
-            return axes[0], 1
-        first, second = axes
-        return (second, first) if self.config.batch_first else (first, second)
-
-    def _sequence(self, x: Any) -> InputSequence:
-        """Validate an input."""
-        config = self.config
-        tokens = None
-        if isinstance(x, TokenSequence):
-            array, tokens, axes = x.table, x.tokens, x.tokens.shape
-        else:
-            array = real_array("x", x, config.numpy_dtype)
-            axes = array.shape[:-1]
-            if array.ndim not in (2, 3) or array.shape[-1] != config.input_size:
-                both = ("B", "T") if config.batch_first else ("T", "B")
-                names = ("T",) if array.ndim == 2 else both
-                meaning = f"{config.input_size} = input_size"
-                require_shape("x", array, (*names, config.input_size), meaning)
-        batched = len(axes) == 2
-        batch_first = batched and config.batch_first
-        if tokens is not None:
-            tokens = flat(np.ascontiguousarray(tokens.T if batch_first else tokens))
-        return InputSequence(array, *self._steps_and_rows(axes), batched, batch_first, tokens)
-
-    def _state(self, name: str, state: Any, sequence: InputSequence) -> State:
-        """Validate a pair of states; arrays of size 0 stand for None."""
-        if state is None:
-            nothing = _NOTHING[self.config.dtype]
-            return nothing, nothing
-        expected = sequence.state_shape(self.config.cells, self.config.hidden_size)
-        return state_pair(name, state, expected, self.config.numpy_dtype)
-
-    def _outputs(self, out: Any, sequence: InputSequence, state: State) -> tuple[FloatArray, State]:
-        """Allocate results, or validate those that the user lends."""
-        config = self.config
-        dtype = config.numpy_dtype
-        y_shape = sequence.shape(config.output_size)
-        state_shape = sequence.state_shape(config.cells, config.hidden_size)
-        if out is None:  # nothing to check, which would take a small call as long again
-            return np.empty(y_shape, dtype), _new_state(state_shape, dtype)
-        pairs = (tuple, list)
-        structured = isinstance(out, pairs) and len(out) == 2
-        if structured and out[1] is None:
-            out = out[0], _new_state(state_shape, dtype)
-        elif not structured or not isinstance(out[1], pairs) or len(out[1]) != 2:
-            got = f"{len(out)} items" if isinstance(out, pairs) else type(out).__name__
-            got = f"(y, {type(out[1]).__name__})" if structured else got
-            raise TypeError(f"out must have the structure (y, (h, c)) or (y, None); got {got}")
-        y, (h, c) = out
-        require_output("y of out", y, y_shape, dtype)
-        require_output("h of out", h, state_shape, dtype)
-        require_output("c of out", c, state_shape, dtype)
-        h0, c0 = state
-        read = {"x": sequence.array, "h of hx": h0, "c of hx": c0, "h of out": h, "c of out": c}
-        refuse_overlap("y of out", y, read)
-        refuse_overlap(
-            "h of out", h, {"x": sequence.array, "c of hx": c0, "c of out": c}, same=("hx", h0)
-        )
-        refuse_overlap("c of out", c, {"x": sequence.array, "h of hx": h0}, same=("hx", c0))
-        return y, (h, c)
-
     def _layout(
         self, T: int, B: int, training: bool, threads: int, segment: int = 0, vocabulary: int = 0
     ) -> Layout:
@@ -340,48 +206,6 @@ class LSTM(ThreadedLayer):
             raise ValueError(
                 f"T and B must be such that 64 bits number what a call needs; got {T} and {B}"
             ) from None
-
-    def _piece_split(
-        self, piece: Piece, sequence: InputSequence, laid_out: Layout, threads: int
-    ) -> Split:
-        """How a piece of a training call is shared out."""
-        first, last = piece.directions
-        operations = self.config.operations(piece.stop - piece.start, sequence.B)
-        return piece_split(laid_out.split, last - first, threads, sequence.B, operations)
-
-    def _run(
-        self,
-        sequence: InputSequence,
-        state: State,
-        results: tuple[FloatArray, State],
-        laid_out: Layout,
-        call: NDArray[Any],
-        workspace: FloatArray,
-        split: Split,
-        *,
-        begins: bool = True,
-    ) -> None:
-        """Run a forward kernel; where a sequence begins, after the rows of its table."""
-        if sequence.B == 0:  # nothing to compute, in however many steps
-            return
-        y, (h, c) = results
-        if not split.by_rows:
-            workspace[laid_out.flags] = 0
-        kernel = _FORWARD[split.sharing]
-        panels = self._forward_panels[laid_out.form]
-        # Weights of a model that is trained are new in every step.
-        packed = panels.lease(split.copies, split.workers if laid_out.span else 1)
-        try:
-            h0, c0 = state if state[0].size == 0 else map(flat, state)
-            x = flat(sequence.array)
-            if begins and sequence.tokens is not None:
-                rows = (call, laid_out.cells, packed.buffer, x, workspace)
-                threadpool.share_out(lstm_vocabulary, rows, split.workers)
-            arrays = (x, h0, c0, y.ravel(), h.ravel(), c.ravel())
-            arguments = (call, laid_out.cells, packed.buffer, *arrays, workspace)
-            threadpool.share_out(kernel, arguments, split.workers)
-        finally:
-            panels.give_back(packed)
 
     def __call__(
         self, x: Any, hx: Any = None, *, out: Any = None, threads: int | None = None
@@ -415,19 +239,20 @@ class LSTM(ThreadedLayer):
         MemoryError
             If there is no room for the result.
         """
-        sequence = self._sequence(x)
-        state = self._state("hx", hx, sequence)
-        results = self._outputs(out, sequence, state)
+        config = self.config
+        sequence = input_sequence(config, x)
+        state = given_state(config, sequence, "hx", hx)
+        results = outputs(config, sequence, state, out)
         T, B = sequence.T, sequence.B
         # A small call is not shared out, and how many threads there may be takes microseconds.
-        shared = worth_sharing(self.config.operations(T, B))
+        shared = worth_sharing(config.operations(T, B))
         most = self._threads(threads) if shared or threads is not None else 1
         laid_out = self._layout(T, B, False, most, 0, sequence.vocabulary)
         workspace = self._pool.borrow()
         try:
             buffer = workspace.reserve(laid_out.size)
-            call = sequence.entered(laid_out.call)
-            self._run(sequence, state, results, laid_out, call, buffer, laid_out.split)
+            run = Run(sequence, laid_out, sequence.entered(laid_out.call), buffer)
+            self._passes.forward(run, laid_out.split, state, results)
         finally:
             self._pool.give_back(workspace)
         return results
@@ -458,7 +283,7 @@ class LSTM(ThreadedLayer):
         rows = integer("batch_size", batch_size, least=1)
         if self.config.bidirectional:
             raise ValueError(f"a stream must have one direction; got {self!r}")
-        return Stream(self.config, self._forward_panels, self, rows, self._threads(threads))
+        return Stream(self.config, self._passes.panels, self, rows, self._threads(threads))
 
     def forward(
         self,
@@ -508,15 +333,15 @@ class LSTM(ThreadedLayer):
             If another thread is in `forward` or `backward` of this model.
         """
         active = boolean("training", training)
-        sequence = self._sequence(x)
-        state = self._state("hx", hx, sequence)
+        sequence = input_sequence(self.config, x)
+        state = given_state(self.config, sequence, "hx", hx)
         segment = segment_steps(checkpoint, sequence.T, sequence.B)
         most = self._threads(threads)
         T, B = sequence.T, sequence.B
         laid_out = self._layout(T, B, True, most, segment, sequence.vocabulary)
         with self._tape.alone:
             # What an earlier call kept is read with its own table: that changes once there is room.
-            results = self._outputs(out, sequence, state)
+            results = outputs(self.config, sequence, state, out)
             workspace = self._training_workspace.reserve(laid_out.size)
             self._tape.clear()
             call = self._training_call
@@ -526,12 +351,9 @@ class LSTM(ThreadedLayer):
                 call["seed"] = self._dropout_seed
                 call["number"] = self._dropout_calls
                 self._dropout_calls += 1
-            for piece in laid_out.pieces:
-                piece.select(call)
-                split = self._piece_split(piece, sequence, laid_out, most)
-                begins = piece is laid_out.pieces[0]
-                self._run(sequence, state, results, laid_out, call, workspace, split, begins=begins)
-            self._tape.record(_Saved(sequence, laid_out, workspace), self.parameters)
+            run = Run(sequence, laid_out, call, workspace)
+            self._passes.forward_by_pieces(run, state, results, most)
+            self._tape.record(run, self.parameters)
         return results
 
     def backward(
@@ -580,85 +402,28 @@ class LSTM(ThreadedLayer):
         added = boolean("accumulate", accumulate)
         most = self._threads(threads)
         with self._tape.alone:
-            saved = self._tape.read(self.parameters)
-            config, sequence = self.config, saved.sequence
+            run = self._tape.read(self.parameters)
+            config, sequence = self.config, run.sequence
             dtype = config.numpy_dtype
-            nothing = _NOTHING[config.dtype]
+            nothing = NOTHING[config.dtype]
             dy_array = nothing
             if dy is not None:
                 dy_array = real_array("dy", dy, dtype)
                 require_shape("dy", dy_array, sequence.shape(config.output_size), "as y")
-            dstate = self._state("dhx", dhx, sequence)
+            dstate = given_state(config, sequence, "dhx", dhx)
             dx = np.empty(sequence.array.shape, dtype) if wanted else nothing
-            shape = sequence.state_shape(config.cells, config.hidden_size)
-            dh0, dc0 = _new_state(shape, dtype)
+            dstate_before = new_state(config, sequence)
             self._tape.clear()
-            self._run_back(saved, (dy_array, *dstate), (dx, dh0, dc0), wanted, added, most)
-        return (dx if wanted else None), (dh0, dc0)
-
-    def _run_back(
-        self,
-        saved: _Saved,
-        given: tuple[FloatArray, ...],
-        results: tuple[FloatArray, ...],
-        input_gradient: bool,
-        accumulate: bool,
-        threads: int,
-    ) -> None:
-        """Run the backward kernels, piece by piece from the end.
-
-        Given are dy, dh_n and dc_n, the results dx, dh0 and dc0.
-        """
-        sequence, laid_out = saved.sequence, saved.layout
-        if sequence.T * sequence.B == 0 and not accumulate:
-            self.gradients.zero()
-        if sequence.B == 0:
-            return
-        call = self._training_call
-        tokens = sequence.tokens
-        call["input_gradient"] = input_gradient and tokens is None
-        call["accumulate"] = accumulate
-        if tokens is not None:
-            order = np.empty((tokens.size, 2), np.int64)
-            group_tokens(call, tokens, len(sequence.array), order)
-            call["order"] = order.ctypes.data
-        threads = min(threads, laid_out.split.workers)
-        workspace = flat(saved.workspace)
-        nothing = _NOTHING[self.config.dtype]
-        checkpointed = len(laid_out.pieces) > 1
-        # One split for all: in the midst of the sequence a worker leaves gradients to itself.
-        split = self._piece_split(laid_out.pieces[0], sequence, laid_out, threads)
-        kernel = lstm_backward if split.by_rows else lstm_units_back
-        x = flat(sequence.array)
-        panels = self._backward_panels[laid_out.form.widest]
-        with panels.borrow(threads) as packed, self.gradients.edit():
-            dx, dh0, dc0 = map(flat, results)
-            arrays = (*map(flat, given), dx, dh0, dc0)
-            back = (call, laid_out.cells, flat(packed), *arrays, workspace)
-            gradients = self.gradients._writable
-            sums = (call, laid_out.cells, x, gradients, workspace)
-            for piece in laid_out.pieces_back:
-                piece.select(call)
-                if checkpointed:
-                    call["recomputed"] = 1
-                    nowhere = (nothing, (nothing, nothing))
-                    state = (nothing, nothing)
-                    self._run(
-                        sequence, state, nowhere, laid_out, call, workspace, split, begins=False
-                    )
-                for start, stop in laid_out.spans_back(piece):
-                    call["start"], call["stop"] = start, stop
-                    workspace[laid_out.flags] = 0
-                    threadpool.share_out(kernel, back, split.workers)
-                    operations = self.config.operations(stop - start, sequence.B)
-                    workers = task_workers(threads, operations)
-                    threadpool.share_out(lstm_gradients, sums, workers)
-            if laid_out.call["groups"][0] > 1:
-                workers = pass_workers(threads, gradients.size)
-                threadpool.share_out(lstm_sums_of_groups, sums, workers)
-            if tokens is not None:
-                rows = (call, laid_out.cells, flat(packed), x, dx, gradients, workspace)
-                threadpool.share_out(lstm_vocabulary_back, rows, split.workers)
+            self._passes.back(
+                run,
+                (dy_array, *dstate),
+                (dx, *dstate_before),
+                self.gradients,
+                input_gradient=wanted,
+                accumulate=added,
+                threads=most,
+            )
+        return (dx if wanted else None), dstate_before
 
     def workspace_nbytes(
         self,
@@ -748,15 +513,7 @@ class LSTM(ThreadedLayer):
             if wanted:
                 smallest.forward(y)
                 smallest.backward(y)
-                jit.compile_alike(lstm_sums_of_groups, lstm_gradients)
-            if self.threads != 1:
-                jit.compile_alike(lstm_units, lstm_forward)
-                jit.compile_alike(lstm_wavefront, lstm_forward)
-                jit.compile_region(all_shares, lstm_forward)
-                if wanted:
-                    jit.compile_alike(lstm_units_back, lstm_backward)
-                    kernels = (lstm_backward, lstm_gradients, pack_cells, pack_products)
-                    jit.compile_region(all_shares, *kernels)
+            compile_schedules(shared=self.threads != 1, training=wanted)
         return ready
 
     # State dictionaries, with PyTorch's names.

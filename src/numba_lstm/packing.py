@@ -16,14 +16,20 @@ from .validation import FloatArray
 
 
 class PackedCopy:
-    """Room for some packed copies alike: how many hold a version, and how many read them now."""
+    """Room for some packed copies alike: how many hold a version, and who reads them now.
+
+    Attributes
+    ----------
+    readers : list of None
+        An item for each. Taking one in or out needs no lock.
+    """
 
     def __init__(self, size: int, room: int, dtype: np.dtype[Any]) -> None:
         self.buffer = aligned_empty(size * room, dtype)
         self.parts = self.buffer.reshape(room, size)
         self.filled = 0
         self.version = 0
-        self.readers = 0
+        self.readers: list[None] = []
 
 
 class PackedWeights:
@@ -63,10 +69,22 @@ class PackedWeights:
         There are `alike` of it, one behind another: a worker reads its own faster than one that
         other cores read as well. So many workers at most pack it.
         """
+        copy = self._copy
+        if copy is not None:
+            # A lock would take a twentieth of a small call. Whoever packs a copy anew sees first
+            # that nobody reads it, and it has an older version then: one of the two gives way.
+            copy.readers.append(None)
+            if copy.version == self._parameters.version and copy.filled >= alike:
+                return copy
+            copy.readers.pop()
+        return self._lease_anew(alike, workers)
+
+    def _lease_anew(self, alike: int, workers: int) -> PackedCopy:
+        """Return a packed copy that had to be packed, unless another thread has just done so."""
         with self._lock:
             copy = self._copy
             version = self._parameters.version
-            in_use = copy is not None and copy.version != version and copy.readers > 0
+            in_use = copy is not None and copy.version != version and copy.readers
             if copy is None or in_use or len(copy.parts) < alike:
                 copy = PackedCopy(self._size, alike, self._parameters.dtype)
                 self._copy = copy
@@ -79,13 +97,12 @@ class PackedWeights:
             while copy.filled < alike:
                 copy.parts[copy.filled] = copy.parts[0]
                 copy.filled += 1
-            copy.readers += 1
+            copy.readers.append(None)
         return copy
 
     def give_back(self, copy: PackedCopy) -> None:
         """End a lease."""
-        with self._lock:
-            copy.readers -= 1
+        copy.readers.pop()
 
     @contextmanager
     def borrow(self, workers: int) -> Iterator[FloatArray]:

@@ -17,12 +17,13 @@ from .lstm import LSTM, dropout_numbers
 from .parameters import Parameters
 from .pieces import segment_steps
 from .schedule import projects_vocabulary
-from .sequences import TokenSequence
+from .sequences import TokenSequence, input_sequence, state_shape, steps_and_rows
 from .storage import StoredModel
-from .stream import SequentialStream, State, Stream
+from .stream import SequentialStream, Stream
 from .tape import Tape
 from .validation import (
     FloatArray,
+    State,
     boolean,
     integer,
     named,
@@ -52,7 +53,9 @@ def _input(layer: AnyLayer, x: Any) -> NDArray[Any]:
     """Validate what a layer takes."""
     if isinstance(layer, Embedding):
         return layer._tokens(x)
-    return layer._rows(x).array if isinstance(layer, Linear) else layer._sequence(x).array
+    if isinstance(layer, Linear):
+        return layer._rows(x).array
+    return input_sequence(layer.config, x).array
 
 
 def _leading_axes(layer: AnyLayer, array: NDArray[Any]) -> tuple[int, ...]:
@@ -262,12 +265,10 @@ class Sequential(StoredModel):
         checked: list[State | None] = []
         given = states_of_lstms(name, states, len(lstms))
         for number, (lstm, state, leading) in enumerate(zip(lstms, given, axes, strict=True)):
-            config, label = lstm.config, f"{name}[{number}]"
-            _, rows = lstm._steps_and_rows(leading)
-            shape = (config.cells, *((rows,) if len(leading) == 2 else ()), config.hidden_size)
-            checked.append(
-                None if state is None else state_pair(label, state, shape, config.numpy_dtype)
-            )
+            if state is not None:
+                shape = state_shape(lstm.config, leading)
+                state = state_pair(f"{name}[{number}]", state, shape, lstm.config.numpy_dtype)
+            checked.append(state)
         return checked
 
     def _checked(self, x: Any, hx: Any) -> tuple[NDArray[Any], list[State | None]]:
@@ -288,7 +289,7 @@ class Sequential(StoredModel):
         """Refuse a checkpoint that an LSTM would refuse, ahead of all layers."""
         segment_steps(checkpoint, 0, 0)  # also where there is no LSTM
         for lstm in self._lstms:
-            T, B = lstm._steps_and_rows(leading)
+            T, B = steps_and_rows(lstm.config, leading)
             lstm._layout(T, B, True, lstm._threads(threads), segment_steps(checkpoint, T, B))
 
     def _bound(self, threads: int | None) -> int | None:

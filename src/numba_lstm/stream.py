@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from . import threadpool
 from .config import LSTMConfig
 from .guarded import Guarded
-from .kernels.forward import lstm_forward
 from .kernels.inactive_rows import restore_inactive_rows
 from .kernels.step import STEP, lstm_step
-from .kernels.units import lstm_units
 from .layout import PanelForm, layout
 from .memory import aligned_zeros, flat, writable
 from .packing import PackedCopy, PackedWeights
+from .passes import run_forward
 from .validation import (
     FloatArray,
+    State,
     array_of_kind,
     overlap,
     real_array,
@@ -30,8 +30,6 @@ from .validation import (
     states_of_lstms,
 )
 from .workspace import Workspace
-
-State = tuple[FloatArray, FloatArray]
 
 _ONE_CALL = "another thread is in a call of this stream: give each its own"
 
@@ -226,12 +224,8 @@ class Stream(Guarded):
     def _share_out(self, packed: FloatArray, x: FloatArray, y: FloatArray) -> None:
         """Run a step on several threads."""
         laid_out, h, c = self._laid_out, flat(self._h), flat(self._c)
-        kernel = lstm_forward
-        if not laid_out.split.by_rows:
-            kernel = lstm_units
-            self._workspace[laid_out.flags] = 0
-        arguments = (laid_out.call, laid_out.cells, packed, x, h, c, y, h, c, self._workspace)
-        threadpool.share_out(kernel, arguments, self._workers)
+        arrays = (x, h, c, y, h, c)
+        run_forward(laid_out, laid_out.split, laid_out.call, packed, arrays, self._workspace)
 
     def process(self, chunk: Any, *, out: FloatArray | None = None) -> FloatArray:
         """Take several steps.

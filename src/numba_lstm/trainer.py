@@ -19,6 +19,7 @@ from .lstm import LSTM, dropout_numbers
 from .optimizers import Optimizer, clip_factor, global_norm
 from .parameters import Parameters
 from .pieces import segment_steps
+from .sequences import input_sequence
 from .sequential import AnyLayer, Sequential, axis_of_steps
 from .validation import (
     FloatArray,
@@ -342,7 +343,7 @@ class Trainer:
         model = self.model
         layers: Sequence[AnyLayer]
         if isinstance(model, LSTM):
-            layers, array = (model,), model._sequence(x).array
+            layers, array = (model,), input_sequence(model.config, x).array
         else:
             layers, (array, _) = model.layers, model._checked(x, hx)
         axis = axis_of_steps(layers, array)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 # Arrays of the model's dtype. Which of the two it is, is known only at run time.
 FloatArray = NDArray[Any]
+# h and c of all layers and directions.
+State = tuple[FloatArray, FloatArray]
 
 
 def integer(name: str, value: Any, *, least: int, most: int | None = None) -> int:
@@ -301,9 +303,7 @@ def refuse_overlap(
             raise overlap(name, other)
 
 
-def state_pair(
-    name: str, state: Any, shape: Sequence[int], dtype: np.dtype[Any]
-) -> tuple[FloatArray, FloatArray]:
+def state_pair(name: str, state: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> State:
     """Return a pair of states (h, c) as arrays of `dtype`.
 
     Raises
