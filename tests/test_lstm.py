@@ -9,6 +9,7 @@ from hypothesis import given
 
 import numba_lstm as nl
 import reference
+from numba_lstm.layout import layout
 from strategies import Case, cases
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
@@ -68,6 +69,21 @@ def test_inference_has_the_bits_of_forward(case):
     trained = flattened(lstm.forward(x, (h0, c0)))
     for a, b in zip(inferred, trained, strict=True):
         assert_same(a, b)
+
+
+def test_calls_go_through_the_panels_to_and_fro():
+    """What a cache could not hold of the weights, a step finds where the one before has ended."""
+    lstm = nl.LSTM(3, 100, threads=1, seed=0)
+    x = np.random.default_rng(0).standard_normal((3, 1, 3))
+    call = layout(lstm.config, 3, 1, False, 1).call[0]
+    workspace = lstm._pool.borrow()
+    buffer = workspace.reserve(200_000)
+    buffer.fill(np.nan)
+    lstm._pool.give_back(workspace)
+    first, _ = lstm(x)
+    for expected in (1, 0, 1):
+        assert buffer[call["scratch"] + call["way"]] == expected
+        assert_same(lstm(x)[0], first)
 
 
 def test_unbatched_equals_a_batch_of_one():

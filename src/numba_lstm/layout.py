@@ -372,7 +372,8 @@ class _Draft:
         """Take a scratch for each worker.
 
         It holds the sums of a tile; or of all rows, where they wait for the next stretch of terms
-        and not in the place of the gates; or those of a block of weight gradients.
+        and not in the place of the gates; or those of a block of weight gradients. Behind them the
+        worker notes which way it goes through the panels next.
         """
         terms, lanes, sizes = self.config.most_terms, self.lanes, self.sizes
         cached = cpu.cached_numbers(self.itemsize)
@@ -381,8 +382,8 @@ class _Draft:
         waiting = stretches > 1 and not self.training and sizes["ahead"] == 0
         sums = max(TILE_VECTORS, 4 * self.rows if waiting else 0) * lanes
         block = ROOM_FOR_TERMS + BLOCK_TERMS * self.features_of_task
-        size = max(sums, block if self.training else 0)
-        taken = self.places.take_apart(self.split.workers, size)
+        sizes["way"] = max(sums, block if self.training else 0)
+        taken = self.places.take_apart(self.split.workers, int(sizes["way"]) + 1)
         sizes["scratch"], sizes["scratch_apart"] = taken
 
     def take_flags(self) -> slice:

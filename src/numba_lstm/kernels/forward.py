@@ -47,7 +47,7 @@ from .projection import GateRows, project
 from .rooms import Room, rows_in_room
 from .states import begin_states, end_states
 from .vocabulary import is_looked_up, look_up_inputs
-from .workers import scratch_of
+from .workers import note_way, scratch_of, way_of
 
 
 class Walk(NamedTuple):
@@ -71,6 +71,7 @@ class Walk(NamedTuple):
     gates: Pointer  # of all terms (t, row) that there is room for, if they are kept
     term: int  # of the first row
     term_step: int
+    way: int  # through the panels: 1 if from the end
     scratch: Pointer
 
 
@@ -83,12 +84,13 @@ class Surroundings(NamedTuple):
     scratch: Pointer
     first: int  # of its rows
     room: Room  # in which their states and gates stand
+    way: int  # that it goes through the panels in the first step
 
 
 @device
 def walk_from(call, cells, index, past, surroundings):
     """Begin to walk `past` steps into those at hand, with some rows."""
-    source, y, workspace, scratch, first, room = surroundings
+    source, y, workspace, scratch, first, room, way = surroundings
     B = call.batch
     room_rows = call.room_rows
     cell = cells[index]
@@ -150,6 +152,7 @@ def walk_from(call, cells, index, past, surroundings):
         address(workspace, cell.gates + apart),
         term,
         term_step,
+        (way + past) % 2,
         scratch,
     )
 
@@ -276,6 +279,7 @@ def _next_step(walk):
         walk.gates,
         walk.term + walk.term_step,
         walk.term_step,
+        1 - walk.way,
         walk.scratch,
     )
 
@@ -408,7 +412,7 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
     count = groups.wide + groups.pairs + groups.ones + (1 if groups.last_vectors > 0 else 0)
     to_and_fro = terms * cell.gate_columns <= call.cached_in_part
     for step in range(past, past + steps):
-        back = to_and_fro and step % 2 == 1
+        back = to_and_fro and walk.way == 1
         # Behind the last step of a room the first one of the next begins: another worker's.
         next_elsewhere = call.training == 1 and keeps_gates(call, step_at(call, cell, step + 1))
         for group in range(count):
@@ -477,6 +481,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
     D = call.directions
     steps = call.stop - call.start
     scratch = scratch_of(call, workspace, worker)
+    way = way_of(call, workspace, worker)
     chunk = call.ahead if call.ahead > 0 else max(1, steps)
     for number in range(call.rooms):
         keep_loop()
@@ -489,7 +494,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
                 index = layer * D + direction
                 cell = cells[index]
                 panels = address(packed, cell.panels + worker * call.packed_apart)
-                where = Surroundings(source, y, workspace, scratch, first, room)
+                where = Surroundings(source, y, workspace, scratch, first, room, way)
                 walk = walk_from(call, cells, index, 0, where)
                 begin_states(call, cell, index, h0, c0, first, rows, walk, workspace)
                 for past in range(0, steps, chunk):
@@ -499,6 +504,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
                 walk = walk_from(call, cells, index, steps, where)
                 end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)
             drop_outputs(call, cells, layer, first, rows, workspace)
+    note_way(call, workspace, worker, (way + steps) % 2)
 
 
 @device

@@ -46,6 +46,7 @@ CALL = np.dtype(
             "held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
             "scratch_apart",  # from a worker's scratch to the next one's
+            "way",  # in a scratch: 1 if the worker's next step goes through the panels from the end
             # that the rows of states and gates are in: one for each worker with rows of its own (in
             # inference just that one has rows in it), or 1
             "rooms",

@@ -29,9 +29,11 @@ from .workers import (
     directions_abreast,
     finish_task,
     first_of_share,
+    note_way,
     scratch_of,
     tasks_of_stage,
     wait_for_stage,
+    way_of,
 )
 
 
@@ -55,7 +57,7 @@ def _stage(own, layer, direction, stage, kind, past, some, helping):
     Before some steps their inputs are projected. Returns whether others' tasks were taken over;
     whoever is `helping` has done so in the stage before, and does not wait for them.
     """
-    call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers = own
+    call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers, way = own
     B = call.batch
     panels = panels_of(cells[0], width(scratch))
     tasks = tasks_of_stage(call)
@@ -73,7 +75,7 @@ def _stage(own, layer, direction, stage, kind, past, some, helping):
         panel = first_of_share(panels, part, call.tasks)
         last = first_of_share(panels, part + 1, call.tasks)
         weights = address(packed, cell.panels)
-        where = Surroundings(source, y, workspace, scratch, 0, whole_batch(call))
+        where = Surroundings(source, y, workspace, scratch, 0, whole_batch(call), way)
         walk = walk_from(call, cells, index, past, where)
         if kind == STEPS:
             if call.tasks > 1:
@@ -123,7 +125,8 @@ def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, 
     mode = enter_default_mode()
     call = calls[0]
     scratch = scratch_of(call, workspace, worker)
-    own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers)
+    way = way_of(call, workspace, worker)
+    own = (call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, scratch, worker, workers, way)
     steps = call.stop - call.start
     chunk = call.ahead if call.ahead > 0 else max(1, steps)
     # Whoever has all units of a direction waits for nobody within a chunk.
@@ -142,4 +145,5 @@ def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, 
                     stage += 1
             helping = _stage(own, layer, direction, stage, END, steps, 0, helping)
             stage += 1
+    note_way(call, workspace, worker, (way + steps) % 2)
     restore_mode(mode)

@@ -70,7 +70,7 @@ def _take_chunk(own, stage, past, some):
     panels = address(packed, cell.panels)
     count = panels_of(cell, width(scratch))
     source = source_of_layer(call, cells, layer, x, workspace)
-    where = Surroundings(source, y, workspace, scratch, 0, whole_batch(call))
+    where = Surroundings(source, y, workspace, scratch, 0, whole_batch(call), 0)
     walk = walk_from(call, cells, layer, past, where)
     if share < call.tasks:
         first = first_of_share(count, share, call.tasks)

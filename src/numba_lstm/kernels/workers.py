@@ -57,6 +57,29 @@ def scratch_of(call, workspace, worker):
 
 
 @inlined
+def _place_of_way(call, worker):
+    """Where a worker notes which way it goes next."""
+    return call.scratch + worker * call.scratch_apart + call.way
+
+
+@inlined
+def way_of(call, workspace, worker):
+    """1 if a worker's first step goes through the panels from the end, else 0.
+
+    It begins where its last call has ended: single steps, too, find in L2 what that read last. (T1
+    on an Intel CPU, time with L2 of 2 MiB, from the front every time and to and fro: B1 I256 H256
+    73 and 52 us, B4 I320 H320 160 and 125 us, B1 I512 H512 399 and 354 us.)
+    """
+    return 1 if workspace[_place_of_way(call, worker)] == 1 else 0
+
+
+@inlined
+def note_way(call, workspace, worker, way):
+    """Note which way a worker goes through the panels in the first step of the next call."""
+    workspace[_place_of_way(call, worker)] = way
+
+
+@inlined
 def flag_at(call, workspace, number):
     """One of the counters by which the workers of a call tell one another how far they are."""
     return address(workspace, call.flags + number * FLOATS_OF_FLAG)
