@@ -34,7 +34,8 @@ ORDER = re.findall(
     sequences passes interop stream layer lstm embedding linear sequential
     losses optimizers trainer warmup
     numba_lstm
-    language_model.corpus language_model.model language_model.run language_model.plot
+    language_model.corpus language_model.model language_model.settings language_model.progress
+    language_model.interruption language_model.run language_model.plot language_model.watchers
     language_model
     bench.shapes bench.limits bench.roofline
     bench.engines.engine bench.engines.own bench.engines.pytorch bench.engines.onnx_model
@@ -42,7 +43,7 @@ ORDER = re.findall(
     bench.worker bench.process bench.comparison bench.language_model
     bench.report bench.chart bench.command
     bench
-    cli
+    language_model.command cli __main__
     simd kernels
     """,
 )

@@ -1,6 +1,5 @@
 """The command line: what it prints, how it fails, and that a run survives whatever ends it."""
 
-import importlib
 import io
 import json
 import signal
@@ -14,7 +13,10 @@ from rich.console import Console
 
 import numba_lstm as nl
 from numba_lstm import cli
-from numba_lstm.language_model import Settings, TrainingRun, Watcher, text_file
+from numba_lstm.__main__ import main
+from numba_lstm.language_model import CharLanguageModel, Settings, TrainingRun, Watcher, text_file
+from numba_lstm.language_model import command as train_command
+from numba_lstm.language_model.watchers import Bar
 from numba_lstm.storage import read_tensors
 
 LINES = "".join(f"{k} plus {k} makes {2 * k}, and again {3 * k}.\n" for k in range(60))
@@ -180,7 +182,7 @@ def test_a_terminal_shows_a_live_bar(text, tmp_path):
     run = TrainingRun.create(tmp_path / "run", text_file(text), settings, threads=1)
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=140)
-    with cli._Bar(console, run) as bar:
+    with Bar(console, run) as bar:
         run.train(bar)
     shown = screen.getvalue()
     for part in ("epoch 2/2", "training", "held out", "bits/char", "chars/s", "0:00:"):
@@ -287,7 +289,7 @@ def test_files_that_are_no_model(fails, text, tmp_path):
 
 def test_bad_input_of_a_model(fails, text, tmp_path):
     path = tmp_path / "model.safetensors"
-    cli.CharLanguageModel("\n ab", hidden_size=4, embedding_dim=3, seed=0).save(path)
+    CharLanguageModel("\n ab", hidden_size=4, embedding_dim=3, seed=0).save(path)
     generate = ("generate", path, "--threads=1")
     assert "prompt must be written in" in fails(*generate, "--prompt=ä")
     assert "prompt must have at least one" in fails(*generate, "--prompt=")
@@ -302,7 +304,7 @@ def test_bad_input_of_a_model(fails, text, tmp_path):
 
 def test_a_terminal_that_lacks_characters(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    cli.CharLanguageModel("→", hidden_size=4, embedding_dim=3, seed=0).save(path)
+    CharLanguageModel("→", hidden_size=4, embedding_dim=3, seed=0).save(path)
     screen = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", screen)
     cli.main(["generate", str(path), "--length=3", "--threads=1"])
@@ -310,16 +312,29 @@ def test_a_terminal_that_lacks_characters(tmp_path, monkeypatch):
     assert screen.buffer.getvalue() == b"???\n"
 
 
-@pytest.mark.parametrize("package", ["click", "rich.console"])
-def test_missing_packages_are_named(monkeypatch, package):
+@pytest.mark.parametrize("package", ["click", "rich"])
+def test_missing_packages_are_named(monkeypatch, capsys, package):
+    for name in list(sys.modules):
+        if name.startswith(("numba_lstm.cli", "numba_lstm.bench.command", f"{package}.")):
+            monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, "numba_lstm.cli")
-    with pytest.raises(ImportError, match=rf'needs {package}: pip install "numba-lstm\[cli\]"'):
-        importlib.import_module("numba_lstm.cli")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    needed = f'numba-lstm: the command line needs {package}: pip install "numba-lstm[cli]"\n'
+    assert capsys.readouterr() == ("", needed)
+
+
+def test_the_package_is_the_command():
+    shown = subprocess.run(
+        [sys.executable, "-m", "numba_lstm", "--version"], capture_output=True, text=True
+    )
+    outcome = shown.returncode, shown.stdout, shown.stderr
+    assert outcome == (0, f"numba-lstm, version {nl.__version__}\n", "")
 
 
 def test_matplotlib_is_needed_before_training(fails, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(train_command, "find_spec", lambda name: None)
     assert 'pip install "numba-lstm[cli]"' in fails("train", text, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -364,7 +379,7 @@ def test_ctrl_c_while_the_picture_is_drawn_says_how_it_is_had(command, text, tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "draw", interrupted)
+        patch.setattr(train_command, "draw", interrupted)
         status, _, error = command("train", text, *SIZES, "--epochs=1", "--out", folder)
     goes_on = f"train --resume --out {folder}"
     assert (status, error.strip()) == (130, f"interrupted; numba-lstm {goes_on} goes on")

@@ -20,6 +20,7 @@ from numba_lstm.language_model import (
     text_file,
 )
 from numba_lstm.language_model import run as module
+from numba_lstm.language_model.settings import _LARGEST_RATE
 
 TEXT = "".join(f"{k} times {k + 1} is {k * (k + 1)}\n" for k in range(60))
 # 25 windows and a rest.
@@ -286,7 +287,7 @@ def test_a_progress_that_no_run_comes_to_is_refused(tmp_path, changes, message):
 
 
 def test_the_largest_learning_rate_is_one_that_float32_takes():
-    settings = replace(SETTINGS, learning_rate=module._LARGEST_RATE)
+    settings = replace(SETTINGS, learning_rate=_LARGEST_RATE)
     optimizer = settings.trainer(settings.model("ab")).optimizer
     optimizer._cast(optimizer._coefficients(1))
 

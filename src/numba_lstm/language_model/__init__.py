@@ -2,7 +2,8 @@
 
 from .corpus import Corpus, Vocabulary, python_reference, text_file
 from .model import CharLanguageModel
-from .run import Settings, TrainingRun, Watcher
+from .run import TrainingRun, Watcher
+from .settings import Settings
 
 __all__ = [
     "CharLanguageModel",

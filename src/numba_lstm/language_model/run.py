@@ -8,29 +8,21 @@ leaves a checkpoint from which the same bits follow.
 from __future__ import annotations
 
 import json
-import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..losses import softmax_cross_entropy
-from ..optimizers import Adam
 from ..sequential import States
 from ..storage import FormatError, discard_parts, read_tensors, write_tensors
-from ..trainer import Trainer
-from ..validation import integer, number
 from .corpus import Corpus, Streams, python_reference, text_file
-from .model import CharLanguageModel
+from .interruption import Interruption
+from .progress import Progress
+from .settings import Settings
 
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
@@ -47,167 +39,6 @@ _SAMPLE_TEMPERATURE = 0.7
 # defaults with two seeds: 1.863 and 1.803 without, 1.792 for the first with a quarter; 1.823 with
 # a half and 1.873 with three quarters, which leave too little time to learn.
 _COOLING_SHARE = 0.25
-# Adam takes ten times of it in its first step, and float32 ends at 3.4e38.
-_LARGEST_RATE = 1e37
-# Weight of the past in the smoothed loss that is shown while an epoch runs.
-_SMOOTHING = 0.98
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What determines the course of a training run.
-
-    Attributes
-    ----------
-    hidden, layers, embedding : int
-        Sizes of the model.
-    steps, batch : int
-        Characters of a window, and parallel streams.
-    epochs : int
-    learning_rate : float
-        Of Adam; over the last quarter of all windows it falls linearly towards zero.
-    dropout : float
-        Between the layers of the stack, at least 0 and below 1.
-    clip : float
-        Largest norm of the gradients.
-    seed : int
-    """
-
-    hidden: int = 256
-    layers: int = 2
-    embedding: int = 64
-    steps: int = 64
-    batch: int = 32
-    epochs: int = 8
-    learning_rate: float = 2e-3
-    dropout: float = 0.0
-    clip: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        sizes = ("hidden", "layers", "embedding", "steps", "batch", "epochs")
-        checked: dict[str, float] = {
-            **{name: integer(name, getattr(self, name), least=1) for name in sizes},
-            "learning_rate": number(
-                "learning_rate", self.learning_rate, above=0.0, most=_LARGEST_RATE
-            ),
-            "dropout": number("dropout", self.dropout, least=0.0, below=1.0),
-            "clip": number("clip", self.clip, above=0.0),
-            "seed": integer("seed", self.seed, least=0),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)  # as JSON can hold it
-
-    def model(self, characters: str, threads: int | None = None) -> CharLanguageModel:
-        """Return the untrained model over some characters.
-
-        Parameters
-        ----------
-        characters : str
-            All different.
-        threads : int, optional
-            Upper bound of threads for a call.
-
-        Returns
-        -------
-        CharLanguageModel
-        """
-        return CharLanguageModel(
-            characters,
-            hidden_size=self.hidden,
-            num_layers=self.layers,
-            embedding_dim=self.embedding,
-            dropout=self.dropout,
-            threads=threads,
-            seed=self.seed,
-        )
-
-    def trainer(self, model: CharLanguageModel) -> Trainer:
-        """Return what trains a model.
-
-        Parameters
-        ----------
-        model : CharLanguageModel
-
-        Returns
-        -------
-        Trainer
-        """
-        optimizer = Adam(model.parameters, lr=self.learning_rate)
-        return Trainer(model, softmax_cross_entropy, optimizer, clip=self.clip)
-
-
-@dataclass
-class Progress:
-    """Where a run stands.
-
-    Attributes
-    ----------
-    epoch, window : int
-        Epochs completed, and windows completed of the next.
-    epoch_loss : float
-        Sum of the windows' losses of this epoch, in nats per character.
-    smoothed : float
-        Running mean of the training loss, in nats per character; NaN at the start.
-    seconds : float
-        Spent in training steps, but for the first of a process, which loads or compiles kernels.
-    characters : int
-        Trained on in those seconds.
-    losses : list of float
-        Mean training loss of every window, in bits per character.
-    training, held_out : list of float
-        Bits per character of every completed epoch.
-    """
-
-    epoch: int = 0
-    window: int = 0
-    epoch_loss: float = 0.0
-    smoothed: float = math.nan
-    seconds: float = 0.0
-    characters: int = 0
-    losses: list[float] = field(default_factory=list)
-    training: list[float] = field(default_factory=list)
-    held_out: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for name in ("epoch", "window", "characters"):
-            integer(name, getattr(self, name), least=0)
-        number("epoch_loss", self.epoch_loss)
-        number("seconds", self.seconds, least=0.0)
-        if not isinstance(self.smoothed, float):  # NaN at the start
-            raise TypeError(f"smoothed must be a number; got {self.smoothed!r}")
-
-    def require_windows(self, windows: int) -> None:
-        """Refuse a progress that no run of so many windows an epoch comes to.
-
-        Parameters
-        ----------
-        windows : int
-
-        Raises
-        ------
-        ValueError
-            If it is of another run.
-        """
-        integer("window", self.window, least=0, most=windows)
-        lengths = {"losses": self.epoch * windows + self.window}
-        lengths |= dict.fromkeys(("training", "held_out"), self.epoch)
-        for name, length in lengths.items():
-            if len(getattr(self, name)) != length:
-                raise ValueError(
-                    f"{name} must have {length} numbers after {self.epoch} epochs and "
-                    f"{self.window} windows; got {len(getattr(self, name))}"
-                )
-
-    @property
-    def bits(self) -> float:
-        """Smoothed training loss in bits per character."""
-        return self.smoothed / math.log(2)
-
-    @property
-    def speed(self) -> float:
-        """Characters per second of training; 0 where none were timed."""
-        return self.characters / self.seconds if self.seconds else 0.0
 
 
 class Watcher:
@@ -221,44 +52,6 @@ class Watcher:
 
     def completed_epoch(self, run: TrainingRun, sample: str) -> None:
         """Report that an epoch is done, with a text that the model now writes."""
-
-
-class _Interruption:
-    """Ctrl-C, put off while something runs that must not be cut in two."""
-
-    def __init__(self) -> None:
-        self._wanted = False
-        self._deferred = False
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._wanted = True
-        if not self._deferred:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Take over SIGINT, where it reaches this thread."""
-        self._wanted = False
-        here = threading.current_thread() is threading.main_thread()
-        if not here or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            yield  # Ctrl-C does not arrive, or is not meant for this process
-            return
-        before = signal.signal(signal.SIGINT, self._handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Finish what is within first."""
-        self._deferred = True
-        try:
-            yield
-        finally:
-            self._deferred = False
-        if self._wanted:
-            raise KeyboardInterrupt
 
 
 class TrainingRun:
@@ -303,7 +96,7 @@ class TrainingRun:
         self._trainer = settings.trainer(self.model)
         self.progress = Progress()
         self._state: States | None = None
-        self._interruption = _Interruption()
+        self._interruption = Interruption()
         self._saved_at = time.monotonic()
         self._kernels_are_loaded = False
 
@@ -517,12 +310,7 @@ class TrainingRun:
                 progress.seconds += time.perf_counter() - started
                 progress.characters += inputs.size
             self._kernels_are_loaded = True
-            progress.window += 1
-            progress.epoch_loss += loss
-            progress.losses.append(loss / math.log(2))
-            past = progress.smoothed
-            mixed = _SMOOTHING * past + (1 - _SMOOTHING) * loss
-            progress.smoothed = loss if math.isnan(past) else mixed
+            progress.complete_window(loss)
 
     def _learning_rate(self) -> float:
         """Learning rate of the next window."""
@@ -538,11 +326,7 @@ class TrainingRun:
         )
         sample = self.sample()
         with self._interruption.deferred():
-            progress.training.append(progress.epoch_loss / self.streams.windows / math.log(2))
-            progress.held_out.append(held_out)
-            progress.epoch += 1
-            progress.window = 0
-            progress.epoch_loss = 0.0
+            progress.complete_epoch(held_out)
             self._state = None
             # In this order: a kill between them leaves an epoch that is completed once more.
             self.model.save(self.folder / MODEL)
