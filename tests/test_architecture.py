@@ -23,7 +23,7 @@ ORDER = re.findall(
     garbage compiler jit
     simd.cpu simd.pointer simd.vector simd.tile simd.mode simd.atomic simd.native
     kernels.region kernels.tables kernels.workers kernels.lanes kernels.rooms kernels.kept
-    kernels.term_numbers kernels.activations kernels.gemm kernels.outer_products
+    kernels.term_numbers kernels.activations kernels.tiling kernels.gemm kernels.outer_products
     kernels.transposition kernels.panels
     kernels.projection kernels.cell kernels.dropout kernels.order kernels.states kernels.vocabulary
     kernels.forward kernels.units kernels.backward kernels.gradient_tasks kernels.token_sums

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import numba_lstm as nl
-from numba_lstm.kernels.gemm import NARROW, ROWS, WIDE, widest_for_rows
+from numba_lstm.kernels.tiling import NARROW, ROWS, WIDE, widest_for_rows
 from numba_lstm.layout import PanelForm, layout
 from numba_lstm.simd import cpu
 from schedules import laid_out_with

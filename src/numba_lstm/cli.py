@@ -13,7 +13,7 @@ import numpy as np
 
 from . import __version__, jit, threadpool
 from .bench.command import bench
-from .kernels.gemm import ROWS
+from .kernels.tiling import ROWS
 from .language_model.command import evaluate, generate, train
 from .language_model.interruption import INTERRUPTED_STATUS
 from .simd import cpu

@@ -17,16 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import LSTMConfig
-from .kernels.gemm import (
-    NARROW,
-    ROWS,
-    TILE_VECTORS,
-    WIDE,
-    stretches_for_terms,
-    widest_for_rows,
-)
 from .kernels.gradient_tasks import most_features_of_task, steps_for_batch
 from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_FLAG, ROOM_FOR_TERMS
+from .kernels.tiling import NARROW, ROWS, TILE_VECTORS, WIDE, stretches_for_terms, widest_for_rows
 from .memory import APART_BYTES, CACHE_LINE, Places, round_up
 from .pieces import Piece, pieces_of
 from .schedule import (

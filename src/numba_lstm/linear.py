@@ -10,9 +10,9 @@ import numpy as np
 
 from . import threadpool
 from .initialization import Seed, fill_uniform, generator
-from .kernels.gemm import TILE_VECTORS
 from .kernels.linear import linear_gradients, linear_product, places_for_gradients
 from .kernels.panels import pack_matrix
+from .kernels.tiling import TILE_VECTORS
 from .layer import ThreadedLayer
 from .memory import flat
 from .packing import PackedWeights

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import LSTMConfig
-from .kernels.gemm import panels_for_rows, tiles_for_rows
+from .kernels.tiling import panels_for_rows, tiles_for_rows
 from .layout import layout, packed_layout
 from .schedule import Sharing, piece_split, task_workers
 from .simd import cpu

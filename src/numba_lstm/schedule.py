@@ -14,8 +14,8 @@ import math
 from dataclasses import dataclass, replace
 
 from .config import LSTMConfig
-from .kernels.gemm import WIDE, tiles_for_rows, widest_for_rows
 from .kernels.gradient_tasks import ROWS_IN_HALVES
+from .kernels.tiling import WIDE, tiles_for_rows, widest_for_rows
 from .simd import cpu
 
 # A worker with less to do than this (some 8 us) costs more to wake than it saves. (With 0.6 and 0.4

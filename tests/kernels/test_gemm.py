@@ -6,19 +6,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from numba_lstm.kernels.gemm import (
+from numba_lstm.kernels.gemm import Place, Terms, product
+from numba_lstm.kernels.panels import pack_matrix
+from numba_lstm.kernels.tiling import (
     NARROW,
     ROWS,
     TILE_VECTORS,
     WIDE,
-    Place,
-    Terms,
     height_of,
-    product,
     share_of_row,
     tiling,
 )
-from numba_lstm.kernels.panels import pack_matrix
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
 

@@ -8,15 +8,8 @@ import numba
 import numpy as np
 import pytest
 
-from numba_lstm.kernels.gemm import (
-    Place,
-    Stretch,
-    Terms,
-    Upcoming,
-    _next_run,
-    _run_of,
-    tile_product,
-)
+from numba_lstm.kernels.gemm import Place, Terms, Upcoming, _next_run, _run_of, tile_product
+from numba_lstm.kernels.tiling import Stretch
 from numba_lstm.simd import cpu
 from numba_lstm.simd.pointer import address
 from numba_lstm.simd.tile import tile_sum

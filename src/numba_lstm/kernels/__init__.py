@@ -10,7 +10,7 @@ panel
 tile
     Rows times vectors of a product that are summed up in registers (`gemm`).
 stretch
-    Terms of a sum whose weights L2 keeps for all tiles (`gemm`).
+    Terms of a sum whose weights L2 keeps for all tiles (`tiling`).
 chunk
     Steps whose inputs are projected ahead of the recurrence at once.
 span

@@ -16,18 +16,14 @@ from ..simd.tile import keep_loop
 from ..simd.vector import load, width
 from .cell import cell_backward
 from .dropout import dropout
-from .gemm import (
-    ROWS,
-    Place,
-    Terms,
-    product,
-)
+from .gemm import Place, Terms, product
 from .kept import keeps_gates, kept_cell_state, kept_term, outputs_row
 from .lanes import load_up_to, store_up_to
 from .order import at_begin, at_end, step_at
 from .panels import gate_stride, gates_of_panel, panels_of, whole_panels
 from .rooms import rows_in_room
 from .states import load_state, save_state
+from .tiling import ROWS
 from .workers import scratch_of
 
 

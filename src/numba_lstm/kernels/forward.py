@@ -14,22 +14,7 @@ from ..simd.tile import keep_loop
 from ..simd.vector import load, store, width
 from .cell import cell_gates, cell_output
 from .dropout import dropout
-from .gemm import (
-    NARROW,
-    WIDE,
-    Place,
-    Terms,
-    Upcoming,
-    asking_tiles,
-    height_of,
-    panels_for_rows_compiled,
-    rows_of,
-    stretch_of,
-    stretches_for_terms_compiled,
-    tile_product,
-    tiles_for_rows_compiled,
-    tiling,
-)
+from .gemm import Place, Terms, Upcoming, rows_of, tile_product
 from .kept import keeps_gates, kept_cell_state, kept_hidden, kept_term, outputs_row
 from .lanes import copy_columns, store_up_to
 from .order import Source, source_of_layer, step_at
@@ -46,6 +31,17 @@ from .panels import (
 from .projection import GateRows, project
 from .rooms import Room, rows_in_room
 from .states import begin_states, end_states
+from .tiling import (
+    NARROW,
+    WIDE,
+    asking_tiles,
+    height_of,
+    panels_for_rows_compiled,
+    stretch_of,
+    stretches_for_terms_compiled,
+    tiles_for_rows_compiled,
+    tiling,
+)
 from .vocabulary import is_looked_up, look_up_inputs
 from .workers import note_way, scratch_of, way_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..jit import inlined
-from .gemm import WIDE, tiles_for_rows_compiled
 from .tables import BLOCK_TERMS, TASK_FEATURES, TASK_PANELS
+from .tiling import WIDE, tiles_for_rows_compiled
 from .workers import first_of_share
 
 # Batches of so many rows and more may be cut in the middle: full tiles for two workers.

@@ -8,15 +8,7 @@ from ..jit import device, inlined, kernel
 from ..simd.mode import enter_default_mode, restore_mode
 from ..simd.pointer import address, as_integers
 from ..simd.vector import load, load_first, store_first, width
-from .gemm import (
-    TILE_VECTORS,
-    WIDE,
-    Place,
-    Terms,
-    no_terms,
-    panel_vectors,
-    product,
-)
+from .gemm import Place, Terms, no_terms, product
 from .gradient_tasks import task_of_number, task_or_nothing, tasks_of_gradients
 from .lanes import copy_columns
 from .outer_products import (
@@ -29,6 +21,7 @@ from .outer_products import (
 )
 from .tables import BLOCK_TERMS, ROOM_FOR_TERMS, TASK_FEATURES, TASK_PANELS
 from .term_numbers import number_in_a_row
+from .tiling import TILE_VECTORS, WIDE, panel_vectors
 from .workers import first_of_share
 
 

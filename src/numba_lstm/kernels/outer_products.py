@@ -12,7 +12,7 @@ from ..jit import device, inlined
 from ..simd.pointer import Pointer, fetch
 from ..simd.tile import keep_loop, tile_outer_sum
 from ..simd.vector import width
-from .gemm import WIDE, height_of, tiling
+from .tiling import WIDE, height_of, tiling
 from .workers import first_of_share
 
 

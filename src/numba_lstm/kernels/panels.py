@@ -15,8 +15,8 @@ from __future__ import annotations
 from ..jit import device, inlined, kernel
 from ..simd.pointer import address
 from ..simd.vector import broadcast, store, width
-from .gemm import NARROW, WIDE, panel_vectors
 from .lanes import copy_columns
+from .tiling import NARROW, WIDE, panel_vectors
 from .transposition import transpose
 
 

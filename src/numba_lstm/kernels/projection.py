@@ -7,8 +7,9 @@ from typing import NamedTuple
 from ..jit import device
 from ..simd.pointer import Pointer
 from ..simd.vector import width
-from .gemm import WIDE, Place, no_terms, product
+from .gemm import Place, no_terms, product
 from .panels import gate_stride, gates_of_panel, whole_panels
+from .tiling import WIDE
 
 
 class GateRows(NamedTuple):
