@@ -19,7 +19,7 @@ from .dropout import dropout
 from .gemm import Place, Terms, product
 from .kept import keeps_gates, kept_cell_state, kept_term, outputs_row
 from .lanes import load_up_to, store_up_to
-from .order import at_begin, at_end, step_at
+from .order import Sequence, at_begin, at_end, layer_and_direction, step_at
 from .panels import gate_stride, gates_of_panel, panels_of, whole_panels
 from .rooms import rows_in_room
 from .states import load_state, save_state
@@ -35,13 +35,15 @@ def _state_gradients(call, cell, workspace, first, room):
 
 
 @inlined
-def _doutputs(call, cell, workspace, step_size):
-    """Where the gradients of a layer's outputs would stand of step 0.
+def _doutputs(call, cell, workspace):
+    """Where the gradients of a layer's outputs stand.
 
     Of one direction there is room for those steps only that are gone through at once.
     """
+    row = outputs_row(call, cell)
+    step = call.batch * row
     first = call.start if call.directions == 1 else 0
-    return address(workspace, cell.doutputs) - first * step_size
+    return Sequence(address(workspace, cell.doutputs) - first * step, step, row)
 
 
 class StepBack(NamedTuple):
@@ -69,8 +71,7 @@ class StepBack(NamedTuple):
 def places_of_step_back(call, cells, index, dy, workspace, later, first, room):
     """Find what the step of a cell takes that comes so much later than the first one back."""
     cell = cells[index]
-    layer = index // call.directions
-    direction = index - layer * call.directions
+    layer, direction = layer_and_direction(call, index)
     step = step_at(call, cell, call.stop - call.start - 1 - later)
     dh, dc = _state_gradients(call, cell, workspace, first, room)
     c_after = kept_cell_state(call, cell, workspace, step, room, first)
@@ -79,13 +80,10 @@ def places_of_step_back(call, cells, index, dy, workspace, later, first, room):
     if not keeps_gates(call, step + onwards):
         onwards = 0
     c_next = onwards * room.rows * cell.c_row
-    source, dy_step, dy_row, has_dy = address(dy, 0), call.y_step, call.y_row, dy.size > 0
+    outputs, has_dy = Sequence(address(dy, 0), call.y_step, call.y_row), dy.size > 0
     if layer < call.layers - 1:
-        dy_row = outputs_row(call, cell)
-        dy_step = call.batch * dy_row
-        source = _doutputs(call, cell, workspace, dy_step)
-        has_dy = True
-    source = source + (step * dy_step + first * dy_row + direction * cell.hidden)
+        outputs, has_dy = _doutputs(call, cell, workspace), True
+    place = outputs.start + (step * outputs.step + first * outputs.row + direction * cell.hidden)
     return StepBack(
         address(workspace, cell.gates),
         kept_term(call, step, room, first),
@@ -95,9 +93,9 @@ def places_of_step_back(call, cells, index, dy, workspace, later, first, room):
         c_next,
         dh,
         dc,
-        source,
-        dy_row,
-        onwards * dy_step,
+        place,
+        outputs.row,
+        onwards * outputs.step,
         has_dy,
     )
 
@@ -262,24 +260,21 @@ def input_gradient(
     """
     if layer == 0 and call.input_gradient == 0:
         return
-    D, B = call.directions, call.batch
+    D = call.directions
     lanes = width(scratch)
-    inputs = cells[layer * D].inputs
-    target, dx_step, dx_row = address(dx, 0), call.x_step, call.x_row
+    inputs = Sequence(address(dx, 0), call.x_step, call.x_row)
     if layer > 0:
-        dx_row = inputs
-        dx_step = B * dx_row
-        target = _doutputs(call, cells[(layer - 1) * D], workspace, dx_step)
+        inputs = _doutputs(call, cells[(layer - 1) * D], workspace)
     for start in range(begin, end, call.dx_steps):
         steps = min(call.dx_steps, end - start)
         term = kept_term(call, start, room, first)
-        place = target + (start * dx_step + first * dx_row)
+        place = inputs.start + (start * inputs.step + first * inputs.row)
         # Tiles are cut from the rows of a step; few rows are cut from the steps of a row instead.
         blocks, block, height, row = steps, room.rows, rows, 1
-        out = Place(place, dx_step, dx_row, 4 * lanes)
+        out = Place(place, inputs.step, inputs.row, 4 * lanes)
         if rows < ROWS:
             blocks, block, height, row = height, row, blocks, block
-            out = Place(place, dx_row, dx_step, 4 * lanes)
+            out = Place(place, inputs.row, inputs.step, 4 * lanes)
         for direction in range(call.first_direction, call.last_direction):
             cell = cells[layer * D + direction]
             gates = address(workspace, cell.gates)
@@ -287,7 +282,8 @@ def input_gradient(
             product_of_dgates(call, cell, packed, direction, blocks, height, terms, scratch, out)
     if layer > 0 and call.dropped > 0 and call.last_direction == D:
         for step in range(begin, end):
-            dropout(call, layer - 1, step, first, rows, inputs, target + step * dx_step, dx_row)
+            outputs = inputs.start + step * inputs.step
+            dropout(call, layer - 1, step, first, rows, inputs.row, outputs)
 
 
 @kernel

@@ -30,7 +30,7 @@ def _joined(key, index):
 
 
 @device
-def dropout(call, layer, step, first, rows, units, values, values_row):
+def dropout(call, layer, step, first, rows, units, values):
     """Drop some outputs of a layer at one step and scale the others by 1 / (1 - p); in place.
 
     Parameters
@@ -42,8 +42,8 @@ def dropout(call, layer, step, first, rows, units, values, values_row):
         Rows of the batch.
     units : int
         D H.
-    values, values_row : Pointer, int
-        Row r of the batch at ``values[r * values_row]``; read and assigned.
+    values : Pointer
+        All rows of the batch, one behind another; read and assigned.
     """
     dropped = np.uint64(call.dropped)
     share = call.dropped / 2.0**53
@@ -51,7 +51,7 @@ def dropout(call, layer, step, first, rows, units, values, values_row):
     key = _joined(_joined(_joined(np.uint64(call.seed), call.number), layer), step)
     for row in range(first, first + rows):
         row_key = _joined(key, row)
-        place = values + row * values_row
+        place = values + row * units
         for unit in range(units):
             kept = (_joined(row_key, unit) >> np.uint64(11)) >= dropped
             place[unit] = place[unit] * scale if kept else 0.0

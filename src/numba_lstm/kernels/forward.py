@@ -17,7 +17,7 @@ from .dropout import dropout
 from .gemm import Place, Terms, Upcoming, rows_of, tile_product
 from .kept import keeps_gates, kept_cell_state, kept_hidden, kept_term, outputs_row
 from .lanes import copy_columns, store_up_to
-from .order import Source, source_of_layer, step_at
+from .order import Sequence, layer_and_direction, outputs_below, source_of_layer, step_at
 from .panels import (
     gate_stride,
     gates_of_panel,
@@ -74,7 +74,7 @@ class Walk(NamedTuple):
 class Surroundings(NamedTuple):
     """What a worker walks among."""
 
-    source: Source
+    source: Sequence
     y: Any
     workspace: Any
     scratch: Pointer
@@ -91,8 +91,7 @@ def walk_from(call, cells, index, past, surroundings):
     room_rows = call.room_rows
     cell = cells[index]
     H = cell.hidden
-    layer = index // call.directions
-    direction = index - layer * call.directions
+    layer, direction = layer_and_direction(call, index)
     step = step_at(call, cell, past)
     onwards = 1 - 2 * cell.reverse
     apart = room.number * call.rooms_apart if call.training == 0 else 0
@@ -116,10 +115,9 @@ def walk_from(call, cells, index, past, surroundings):
         y_row, y_step = call.y_row, onwards * call.y_step
     else:
         # What the layer above reads, which with dropout is a copy of the hidden states.
-        above = cells[(layer + 1) * call.directions]
-        y_row, y_step = row, onwards * B * row
-        place = (step - call.held) * B * row + first * row + direction * H
-        target = address(workspace, above.source) + place
+        above = outputs_below(call, cells, layer + 1, workspace)
+        target = above.start + (step * above.step + first * above.row + direction * H)
+        y_row, y_step = above.row, onwards * above.step
     if call.recomputed == 1 and (layer == call.layers - 1 or call.directions == 2):
         # It is there already, and the user may have changed y since: h is written twice.
         target, y_row, y_step = h_after, row, h_step
@@ -510,11 +508,9 @@ def drop_outputs(call, cells, layer, first, rows, workspace):
     complete = call.last_direction == D and (call.recomputed == 0 or D == 1)
     if layer == call.layers - 1 or call.dropped == 0 or not complete:
         return
-    above = cells[(layer + 1) * D]
-    units = above.inputs
+    above = outputs_below(call, cells, layer + 1, workspace)
     for step in range(call.start, call.stop):
-        place = address(workspace, above.source) + (step - call.held) * call.batch * units
-        dropout(call, layer, step, first, rows, units, place, units)
+        dropout(call, layer, step, first, rows, above.row, above.start + step * above.step)
 
 
 @kernel

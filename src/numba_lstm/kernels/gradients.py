@@ -30,7 +30,7 @@ from .gradient_tasks import (
 )
 from .kept import kept_hidden, kept_term, outputs_row
 from .lanes import copy_columns
-from .order import Source, at_begin, at_end, source_of_layer
+from .order import Sequence, at_begin, at_end, layer_and_direction, source_of_layer
 from .outer_products import (
     Ahead,
     Results,
@@ -208,15 +208,14 @@ def _inputs_among_features(cell):
 def _features_of_block(call, cells, index, terms, x, workspace):
     """Where x and h stand that the terms of a block go with, from its first step and row on."""
     cell = cells[index]
-    layer = index // call.directions
-    direction = index - layer * call.directions
+    layer, direction = layer_and_direction(call, index)
     x_start, x_step, x_row = source_of_layer(call, cells, layer, x, workspace)
     before = terms.step - 1 + 2 * cell.reverse
     h = kept_hidden(call, cell, direction, workspace, before)
     h_row = outputs_row(call, cell)
     return (
-        Source(x_start + (terms.step * x_step + terms.row * x_row), x_step, x_row),
-        Source(h + terms.row * h_row, call.batch * h_row, h_row),
+        Sequence(x_start + (terms.step * x_step + terms.row * x_row), x_step, x_row),
+        Sequence(h + terms.row * h_row, call.batch * h_row, h_row),
     )
 
 

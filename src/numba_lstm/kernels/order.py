@@ -12,8 +12,8 @@ from ..jit import inlined
 from ..simd.pointer import Pointer, address
 
 
-class Source(NamedTuple):
-    """Input of a layer: the numbers of row b at step t stand from ``start[t * step + b * row]``."""
+class Sequence(NamedTuple):
+    """A sequence: the numbers of row b at step t stand from ``start[t * step + b * row]``."""
 
     start: Pointer
     step: int
@@ -21,13 +21,26 @@ class Source(NamedTuple):
 
 
 @inlined
+def layer_and_direction(call, index):
+    """Layer of a cell, and its direction in it."""
+    layer = index // call.directions
+    return layer, index - layer * call.directions
+
+
+@inlined
+def outputs_below(call, cells, layer, workspace):
+    """Where a layer reads what the layer below gave."""
+    cell = cells[layer * call.directions]
+    step = call.batch * cell.inputs
+    return Sequence(address(workspace, cell.source) - call.held * step, step, cell.inputs)
+
+
+@inlined
 def source_of_layer(call, cells, layer, x, workspace):
     """Where a layer's input stands: x, or what the layer below gave."""
     if layer == 0:
-        return Source(address(x, 0), call.x_step, call.x_row)
-    cell = cells[layer * call.directions]
-    step = call.batch * cell.inputs
-    return Source(address(workspace, cell.source) - call.held * step, step, cell.inputs)
+        return Sequence(address(x, 0), call.x_step, call.x_row)
+    return outputs_below(call, cells, layer, workspace)
 
 
 @inlined
