@@ -321,6 +321,9 @@ def test_what_is_no_checkpoint(tmp_path):
         lambda tensors, metadata: tensors.pop("optimizer.mean"),
         lambda tensors, metadata: tensors.pop("parameters.2.bias"),
         lambda tensors, metadata: tensors.update(h=np.zeros(3)),
+        lambda tensors, metadata: tensors.update(h=np.zeros((2, 5, 7)), c=np.zeros((2, 5, 7))),
+        lambda tensors, metadata: tensors["optimizer.mean"].fill(np.nan),
+        lambda tensors, metadata: tensors["parameters.2.bias"].fill(np.inf),
     ],
 )
 def test_incomplete_checkpoints(tmp_path, change):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..sequential import States
 from ..storage import FormatError, discard_parts, read_tensors, write_tensors
+from ..validation import state_pair
 from .corpus import Corpus, Streams, python_reference, text_file
 from .interruption import Interruption
 from .progress import Progress
@@ -239,8 +240,14 @@ class TrainingRun:
     def _load(self, tensors: dict[str, NDArray[Any]], progress: Progress) -> None:
         """Take over what a checkpoint holds."""
         progress.require_windows(self.streams.windows)
+        for name, array in tensors.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"{name} must be finite")
         if "h" in tensors:
-            self._state = ((tensors.pop("h"), tensors.pop("c")),)
+            settings = self.settings
+            shape = (settings.layers, settings.batch, settings.hidden)
+            pair = tensors.pop("h"), tensors.pop("c")
+            self._state = (state_pair("state", pair, shape, self.model.parameters.dtype),)
         self._trainer.load_state_dict(tensors)
         self.progress = progress
 
