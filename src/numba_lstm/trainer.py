@@ -8,13 +8,14 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Number, Real
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import threadpool
 from .embedding import Embedding
+from .guarded import Guarded
 from .lstm import LSTM, dropout_numbers
 from .optimizers import Optimizer, clip_factor, global_norm
 from .parameters import Parameters
@@ -100,7 +101,25 @@ def _loss_and_gradient(returned: Any) -> tuple[float, Any]:
         return math.inf, gradient
 
 
-class Trainer:
+def _norm_bound(clip: float | None) -> float | None:
+    """Validate the largest norm of the gradients."""
+    return None if clip is None else number("clip", clip, above=0.0)
+
+
+def _consequence(nonfinite: Any) -> str:
+    """Validate what follows from a loss or a gradient that is not finite."""
+    if string("nonfinite", nonfinite) not in _NONFINITE:
+        raise ValueError(f"nonfinite must be one of {', '.join(_NONFINITE)}; got {nonfinite!r}")
+    return str(nonfinite)
+
+
+def _wish(checkpoint: int | Literal["auto"] | None) -> int | Literal["auto"] | None:
+    """Validate a checkpoint, for sequences of any length."""
+    segment_steps(checkpoint, 0, 0)
+    return checkpoint
+
+
+class Trainer(Guarded):
     """Runs training steps: forward, loss, backward, clipping, update.
 
     A copy or a pickle has a model and an optimiser of its own, and goes on with the same bits.
@@ -131,6 +150,9 @@ class Trainer:
 
     Attributes
     ----------
+    model : LSTM or Sequential
+    clip, nonfinite, checkpoint
+        As given; they may be changed between steps, and are checked again.
     skipped : int
         Batches without an update so far.
 
@@ -139,6 +161,17 @@ class Trainer:
     TypeError, ValueError
         If an argument is of the wrong kind or out of range.
     """
+
+    clip: float | None
+    nonfinite: str
+    checkpoint: int | Literal["auto"] | None
+
+    _fixed = frozenset({"model"})
+    _checks: ClassVar[dict[str, Any]] = {
+        "clip": _norm_bound,
+        "nonfinite": _consequence,
+        "checkpoint": _wish,
+    }
 
     def __init__(
         self,
@@ -152,7 +185,7 @@ class Trainer:
     ) -> None:
         if not isinstance(model, (LSTM, Sequential)):
             raise TypeError(f"model must be an LSTM or a Sequential; got {model!r}")
-        self._model = model
+        self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.clip = clip
@@ -163,13 +196,8 @@ class Trainer:
         self._alone = threadpool.Turn(_ONE_STEP)
 
     @property
-    def model(self) -> Model:
-        """The model."""
-        return self._model
-
-    @property
     def optimizer(self) -> Optimizer:
-        """The optimiser; may be changed between steps, like all that follows.
+        """The optimiser; may be changed between steps, like the loss.
 
         Raises
         ------
@@ -187,54 +215,6 @@ class Trainer:
                 "optimizer must be one of model.parameters; got one of other parameters"
             )
         self._optimizer = optimizer
-
-    @property
-    def clip(self) -> float | None:
-        """Largest norm of the gradients, or None.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If what is assigned is neither None nor a number above 0.
-        """
-        return self._clip
-
-    @clip.setter
-    def clip(self, clip: float | None) -> None:
-        self._clip = None if clip is None else number("clip", clip, above=0.0)
-
-    @property
-    def nonfinite(self) -> str:
-        """What follows from a loss or a gradient that is not finite: "raise" or "skip".
-
-        Raises
-        ------
-        TypeError, ValueError
-            If what is assigned is neither.
-        """
-        return self._nonfinite
-
-    @nonfinite.setter
-    def nonfinite(self, nonfinite: str) -> None:
-        if string("nonfinite", nonfinite) not in _NONFINITE:
-            raise ValueError(f"nonfinite must be one of {', '.join(_NONFINITE)}; got {nonfinite!r}")
-        self._nonfinite = nonfinite
-
-    @property
-    def checkpoint(self) -> int | Literal["auto"] | None:
-        """Steps between two states that are kept, "auto" or None.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If what is assigned is another, or below 1.
-        """
-        return self._checkpoint
-
-    @checkpoint.setter
-    def checkpoint(self, checkpoint: int | Literal["auto"] | None) -> None:
-        segment_steps(checkpoint, 0, 0)  # refuses what is none, for sequences of any length
-        self._checkpoint = checkpoint
 
     @property
     def loss(self) -> Loss:
