@@ -118,6 +118,16 @@ def test_a_trainer_goes_on_with_the_same_bits(way, tmp_path):
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_the_state_of_dropout_is_copied(way, tmp_path):
+    """A copy draws the masks that its model would have drawn."""
+    model = sequential(dropout=0.5)
+    model.forward(TOKENS)
+    twin = WAYS[way](model, tmp_path)
+    assert twin.dropout_state == model.dropout_state
+    np.testing.assert_array_equal(twin.forward(TOKENS)[0], model.forward(TOKENS)[0])
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_bounds_of_threads_are_copied(way, tmp_path):
     model = nl.Sequential(
         nl.Embedding(3, 6), nl.LSTM(6, 5, threads=1), nl.Linear(5, 2, threads=2), threads=3

@@ -582,12 +582,6 @@ def test_plans_beyond_64_bits(size):
                 ask(size, size, training=training)
 
 
-def test_too_many_segments_are_refused():
-    lstm = nl.LSTM(I, H)
-    with pytest.raises(ValueError, match="into at most 1000000 segments; got"):
-        lstm.workspace_nbytes(2**40, B, training=True, checkpoint=1)
-
-
 def test_steps_of_no_rows_take_no_time():
     lstm = nl.LSTM(I, H, 2)
     x = np.zeros((2**40, 0, I))

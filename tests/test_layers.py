@@ -375,7 +375,7 @@ def test_a_second_training_call_of_a_sequential_is_refused_before_any_layer(meth
         thread.start()
         thread.join()
     (error,) = errors
-    assert error.startswith("another thread is in forward or backward of this Sequential")
+    assert error.startswith("another forward or backward of this Sequential is under way")
     dx, _ = model.backward(np.ones_like(y), accumulate=False)
     np.testing.assert_array_equal(dx, expected)
     np.testing.assert_array_equal(model.gradients.flat, gradients)

@@ -62,8 +62,8 @@ def test_forward_and_backward_equal_the_oracle(case):
 def test_inference_has_the_bits_of_forward(case):
     lstm = case.model()
     x, h0, c0, *_ = case.arrays()
-    workspace = lstm._pool.borrow()
-    workspace.reserve(200_000).fill(np.nan)
+    workspace = lstm._pool.borrow(200_000)
+    workspace.fill(np.nan)
     lstm._pool.give_back(workspace)
     inferred = flattened(lstm(x, (h0, c0)))
     trained = flattened(lstm.forward(x, (h0, c0)))
@@ -76,13 +76,12 @@ def test_calls_go_through_the_panels_to_and_fro():
     lstm = nl.LSTM(3, 100, threads=1, seed=0)
     x = np.random.default_rng(0).standard_normal((3, 1, 3))
     call = layout(lstm.config, 3, 1, False, 1).call[0]
-    workspace = lstm._pool.borrow()
-    buffer = workspace.reserve(200_000)
-    buffer.fill(np.nan)
+    workspace = lstm._pool.borrow(200_000)
+    workspace.fill(np.nan)
     lstm._pool.give_back(workspace)
     first, _ = lstm(x)
     for expected in (1, 0, 1):
-        assert buffer[call["scratch"] + call["way"]] == expected
+        assert workspace[call["scratch"] + call["way"]] == expected
         assert_same(lstm(x)[0], first)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import numba_lstm as nl
+from numba_lstm import threadpool
 
 
 @pytest.fixture
@@ -175,6 +176,32 @@ def test_backward_needs_one_forward_each(lstm, x):
     assert np.array_equal(lstm.gradients.flat, before)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nl.LSTM(3, 4, seed=0),
+        lambda: nl.Linear(3, 4, seed=0),
+        lambda: nl.Sequential(nl.LSTM(3, 5, seed=0), nl.Linear(5, 2, seed=0)),
+    ],
+)
+def test_parameters_that_change_during_forward(build, monkeypatch):
+    model = build()
+    share_out = threadpool.share_out
+    name = list(model.parameters)[-1]
+
+    def intruded(*arguments):
+        share_out(*arguments)
+        model.parameters[name] = np.ones_like(model.parameters[name])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threadpool, "share_out", intruded)
+        outputs = model.forward(np.ones((2, 1, 3)))
+    y = outputs[0] if isinstance(outputs, tuple) else outputs
+    with pytest.raises(RuntimeError, match="have changed since forward"):
+        model.backward(np.ones_like(y))
+    assert not model.gradients.flat.any()
+
+
 def test_a_wrong_cotangent_costs_nothing(lstm, x):
     dy = np.ones((5, 3, 4))
     lstm.forward(x)
@@ -213,7 +240,7 @@ def test_a_second_training_call_at_once_is_refused(lstm, x):
         thread.start()
         thread.join()
     assert caught == [
-        "another thread is in forward or backward of this LSTM: "
+        "another forward or backward of this LSTM is under way: "
         "training state belongs to one call at a time"
     ]
 

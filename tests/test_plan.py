@@ -78,7 +78,10 @@ def test_bytes_are_those_of_the_workspace():
         plan = lstm.plan(7, 9, training=training)
         assert plan.workspace_nbytes == lstm.workspace_nbytes(7, 9, training=training)
     lstm(np.zeros((7, 9, 16)))
-    assert lstm._pool.borrow().buffer.nbytes == lstm.plan(7, 9).workspace_nbytes
+    checkpointed = lstm.plan(1000, 9, training=True, checkpoint="auto").workspace_nbytes
+    assert checkpointed == lstm.workspace_nbytes(1000, 9, training=True, checkpoint="auto")
+    assert checkpointed < lstm.plan(1000, 9, training=True).workspace_nbytes
+    assert lstm._pool.borrow(0).nbytes == lstm.plan(7, 9).workspace_nbytes
 
 
 @pytest.mark.skipif(cpu.vector_bits() != 512, reason="tiles of 32 registers")

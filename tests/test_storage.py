@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 import numba_lstm as nl
+from numba_lstm import storage
 from numba_lstm.language_model import CharLanguageModel
 from numba_lstm.storage import discard_parts, read_tensors, write_tensors
 
@@ -108,7 +109,8 @@ def damaged(tmp_path, change):
     [
         (lambda t, m: m.update(format="other"), "must be written by numba-lstm"),
         (lambda t, m: m.update(format_version="2"), "must have format version 1 or older; got 2"),
-        (lambda t, m: m.update(format_version="x"), "must have format version 1 or older; got x"),
+        (lambda t, m: m.update(format_version="2"), "got 2: a newer numba-lstm reads it"),
+        (lambda t, m: m.update(format_version="x"), "must have format version 1 or older; got x$"),
         (
             lambda t, m: m.update(model="Transformer"),
             "a model of a known class, .*LSTM.*; got Transformer",
@@ -235,3 +237,15 @@ def test_a_name_may_be_as_long_as_the_system_takes(tmp_path):
     (tmp_path / f".{path.name[:50]}.0123.part").touch()
     discard_parts(path)
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_users_class_takes_no_name_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.StoredModel, "_classes", dict(storage.StoredModel._classes))
+    path = tmp_path / "model.safetensors"
+    nl.LSTM(3, 4, seed=0).save(path)
+    type("LSTM", (nl.LSTM,), {"__module__": __name__})
+    assert type(nl.load(path)) is nl.LSTM
+    first, second = (type("Mine", (nl.LSTM,), {"__module__": __name__}) for _ in range(2))
+    second(3, 4).save(path)
+    assert first is not second
+    assert type(nl.load(path)) is second

@@ -274,7 +274,7 @@ def test_one_thread_at_a_time(model, intrusion):
         thread = threading.Thread(target=intrude)
         thread.start()
         thread.join()
-    assert errors == ["another thread is in a call of this stream: give each its own"]
+    assert errors == ["another call of this stream is under way: give each thread its own"]
     np.testing.assert_equal(stream.state, before)
 
 
@@ -296,6 +296,15 @@ def test_a_sequential_model():
     np.testing.assert_array_equal(stream.step(tokens[0]), whole[0])
     stream.state = states
     np.testing.assert_array_equal(stream.state[0][1], states[0][1])
+
+
+def test_tokens_count_in_active_rows_only():
+    model = nl.Sequential(nl.Embedding(5, 3, seed=0), nl.LSTM(3, 4, seed=0))
+    padded, whole = model.stream(2), model.stream(2)
+    y = padded.step([4, -1], active=[True, False])
+    np.testing.assert_array_equal(y[0], whole.step([4, 0])[0])
+    with pytest.raises(ValueError, match="tokens must lie in"):
+        padded.step([4, -1], active=[True, True])
 
 
 def test_wrong_steps_of_a_sequential_model():

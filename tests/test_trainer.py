@@ -749,7 +749,7 @@ def test_one_step_at_a_time():
     assert trainer.step(*batch_of_tokens(0))[0] == twin.step(*batch_of_tokens(0))[0]
     assert_same_state(trainer.state_dict(), twin.state_dict())
     assert errors == [
-        "another thread is in a step of this trainer: a model learns from one batch at a time"
+        "another step of this trainer is under way: a model learns from one batch at a time"
     ]
 
 

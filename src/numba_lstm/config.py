@@ -99,12 +99,16 @@ class LSTMConfig:
 
     def operations(self, T: int, B: int) -> int:
         """Floating-point operations of the forward products over T steps of B rows."""
-        return T * B * self._operations_of_a_row
+        return T * B * self._operations_of_row
+
+    def operations_of_row(self, layers: tuple[int, int], directions: int) -> int:
+        """Those of a row in one step, in the layers from one on to behind another."""
+        terms = sum(self.inputs(layer) + self.hidden_size for layer in range(*layers))
+        return 8 * self.hidden_size * directions * terms
 
     @functools.cached_property
-    def _operations_of_a_row(self) -> int:
-        terms = sum(self.inputs(layer) + self.hidden_size for layer in range(self.num_layers))
-        return 8 * self.hidden_size * self.directions * terms
+    def _operations_of_row(self) -> int:
+        return self.operations_of_row((0, self.num_layers), self.directions)
 
     @functools.cached_property
     def most_terms(self) -> int:

@@ -207,12 +207,13 @@ class Embedding(Layer):
         MemoryError
             If there is no room for the result.
         RuntimeError
-            If another thread is in `forward` or `backward` of this layer.
+            If another `forward` or `backward` of this layer is under way.
         """
         array = self._tokens(tokens)
         with self._tape.alone:
+            version = self.parameters.version
             y = self(array, out=out)
-            self._tape.record(array.copy(), self.parameters)
+            self._tape.record(array.copy(), version)
         return y
 
     def backward(self, dy: Any, *, accumulate: bool = True) -> None:
@@ -231,7 +232,7 @@ class Embedding(Layer):
             If dy has the wrong kind or shape; nothing is changed then.
         RuntimeError
             If there was no `forward`, or its `backward` was called, or the parameters have changed,
-            or another thread is in `forward` or `backward` of this layer.
+            or another `forward` or `backward` of this layer is under way.
         """
         added = boolean("accumulate", accumulate)
         with self._tape.alone:

@@ -16,7 +16,10 @@ class Layer(StoredModel):
     @functools.cached_property
     def gradients(self) -> Parameters:
         """Gradients of the parameters, by the same names; `backward` adds to them."""
-        return Parameters(self.parameters.shapes, self.parameters.dtype)
+        made = Parameters(self.parameters.shapes, self.parameters.dtype)
+        # Of several threads that want them first, one makes them for all.
+        first: Parameters = vars(self).setdefault("gradients", made)
+        return first
 
 
 class ThreadedLayer(Layer):

@@ -21,7 +21,7 @@ from .kernels.gradient_tasks import most_features_of_task, steps_for_batch
 from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_FLAG, ROOM_FOR_TERMS
 from .kernels.tiling import NARROW, ROWS, TILE_VECTORS, WIDE, stretches_for_terms, widest_for_rows
 from .memory import APART_BYTES, CACHE_LINE, Places, round_up
-from .pieces import Piece, pieces_of
+from .pieces import Piece, Pieces
 from .schedule import (
     LONGEST_CHUNK,
     Sharing,
@@ -143,8 +143,8 @@ class Layout:
         a scratch of its own.
     flags : slice
         Of the workspace: what workers tell one another, zero before every call.
-    pieces : tuple of Piece
-        What training runs through at once, in the order of the forward pass.
+    pieces : Pieces
+        What training runs through at once.
     form : PanelForm
         Of the packed weights that it reads.
     span : int
@@ -157,22 +157,9 @@ class Layout:
     size: int
     split: Split
     flags: slice
-    pieces: tuple[Piece, ...]
+    pieces: Pieces
     form: PanelForm
     span: int
-
-    @property
-    def pieces_back(self) -> list[Piece]:
-        """The same for the backward pass: from the end, but the first direction before the second.
-
-        A sum over both directions has one order, however the sequence is cut.
-        """
-
-        def place(piece: Piece) -> tuple[int, int, int]:
-            direction = piece.directions[0]
-            return -piece.layers[0], direction, piece.segment if direction else -piece.segment
-
-        return sorted(self.pieces, key=place)
 
     def spans_back(self, piece: Piece) -> Iterator[tuple[int, int]]:
         """Yield first step, and the one behind the last, of what backward goes through at once."""
@@ -219,7 +206,7 @@ def _steps_of_input_gradient(config: LSTMConfig, rows: int) -> int:
     return max(fewest, _cached_steps(config, rows) // 2)
 
 
-def _span(config: LSTMConfig, T: int, B: int, pieces: tuple[Piece, ...]) -> int:
+def _span(config: LSTMConfig, T: int, B: int, checkpointed: bool) -> int:
     """Steps that backward goes through at once: gates, then at once the weight gradients.
 
     What backward has from memory the weight gradients then have from the caches. That is worth most
@@ -231,7 +218,7 @@ def _span(config: LSTMConfig, T: int, B: int, pieces: tuple[Piece, ...]) -> int:
     H = config.hidden_size
     cached = cpu.cached_numbers(config.numpy_dtype.itemsize)
     block = steps_for_batch(B)
-    both_ways = config.bidirectional and len(pieces) == 1
+    both_ways = config.bidirectional and not checkpointed
     if both_ways or 4 * H * (1 + config.most_terms) > cached:
         return round_up(max(1, T), block)
     numbers_of_step = 4 * H * max(1, B) * config.num_layers
@@ -276,8 +263,8 @@ class _Draft:
         self.itemsize = config.numpy_dtype.itemsize
         self.lanes = cpu.lanes(self.itemsize)
         self.panels = -(-config.hidden_size // self.lanes)
-        self.pieces = pieces_of(config, T, segment)
-        self.checkpointed = len(self.pieces) > 1
+        self.pieces = Pieces(config, T, segment)
+        self.checkpointed = self.pieces.are_several
         self.steps = segment if self.checkpointed else T  # that are kept at once in training
         # What is looked up takes next to no time.
         worked = replace(config, input_size=1) if vocabulary else config
@@ -297,7 +284,7 @@ class _Draft:
         self.cells = packed.cells.copy()
         self.cells["gates_panel"] = self.gates_panel
         self.take_vocabulary()
-        self.span = _span(config, T, B, self.pieces) if training else 0
+        self.span = _span(config, T, B, self.checkpointed) if training else 0
         if training:
             self.take_training()
             self.take_sums()
@@ -399,8 +386,7 @@ class _Draft:
         """
         rooms = 1
         if self.split.by_rows:
-            operations = self.config.operations(self.steps, self.B)
-            in_training = row_workers(threads, self.B, operations)
+            in_training = row_workers(threads, self.B, self.pieces.most_operations(self.B))
             rooms = in_training if self.training else self.split.workers
         self.sizes["rooms"] = rooms
         self.sizes["room_rows"] = self.B if self.training else self.rows

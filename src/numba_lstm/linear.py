@@ -166,9 +166,8 @@ class Linear(ThreadedLayer):
     ) -> None:
         """Multiply rows by one of the two packed matrices."""
         workers = row_workers(most, rows, self._operations(rows))
-        workspace = self._pool.borrow()
+        scratches = self._pool.borrow(workers * self._tile_size)
         try:
-            scratches = workspace.reserve(workers * self._tile_size)
             with panels.borrow(workers) as packed:
                 cached = cpu.cached_numbers(out.itemsize)
                 sizes = (rows, source.shape[-1], packed, out.shape[-1], cached)
@@ -178,7 +177,7 @@ class Linear(ThreadedLayer):
                     workers,
                 )
         finally:
-            self._pool.give_back(workspace)
+            self._pool.give_back(scratches)
 
     def __call__(
         self, x: Any, *, out: FloatArray | None = None, threads: int | None = None
@@ -241,12 +240,13 @@ class Linear(ThreadedLayer):
         MemoryError
             If there is no room for the result.
         RuntimeError
-            If another thread is in `forward` or `backward` of this layer.
+            If another `forward` or `backward` of this layer is under way.
         """
         rows = self._rows(x)
         with self._tape.alone:
+            version = self.parameters.version
             y = self(rows.array, out=out, threads=threads)
-            self._tape.record(rows, self.parameters)
+            self._tape.record(rows, version)
         return y
 
     def backward(
@@ -281,7 +281,7 @@ class Linear(ThreadedLayer):
             If an argument has the wrong kind or shape; nothing is changed then.
         RuntimeError
             If there was no `forward`, or its `backward` was called, or the parameters have changed,
-            or another thread is in `forward` or `backward` of this layer.
+            or another `forward` or `backward` of this layer is under way.
         MemoryError
             If there is no room for dx; the same then holds.
         """
@@ -306,9 +306,8 @@ class Linear(ThreadedLayer):
                 self.gradients.zero()
             return
         workers = task_workers(most, self._operations(rows.count))
-        workspace = self._pool.borrow()
+        scratches = self._pool.borrow(workers * self._task_size)
         try:
-            scratches = workspace.reserve(workers * self._task_size)
             with self.gradients.edit() as target:
                 sizes = (rows.count, self.in_features, self.out_features, accumulate)
                 threadpool.share_out(
@@ -317,4 +316,4 @@ class Linear(ThreadedLayer):
                     workers,
                 )
         finally:
-            self._pool.give_back(workspace)
+            self._pool.give_back(scratches)

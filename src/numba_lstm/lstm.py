@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-# A list of all segments is kept for every call that is laid out.
-_MOST_SEGMENTS = 10**6
-
-
 def dropout_numbers(state: Any) -> dict[str, int]:
     """Validate what determines the masks of dropout: the seed, and the calls so far.
 
@@ -193,13 +189,6 @@ class LSTM(ThreadedLayer):
         """Lay out a call, or refuse one that no memory is large enough for."""
         if B == 0:
             segment = 0  # steps of no rows need none, however many they are
-        elif segment > 0:
-            segments = -(-T // segment)
-            if segments > _MOST_SEGMENTS:
-                raise ValueError(
-                    f"checkpoint must cut {T} steps into at most {_MOST_SEGMENTS} segments; "
-                    f"got {segments}"
-                )
         try:
             return layout(self.config, T, B, training, threads, segment, vocabulary)
         except OverflowError:
@@ -248,10 +237,9 @@ class LSTM(ThreadedLayer):
         shared = worth_sharing(config.operations(T, B))
         most = self._threads(threads) if shared or threads is not None else 1
         laid_out = self._layout(T, B, False, most, 0, sequence.vocabulary)
-        workspace = self._pool.borrow()
+        workspace = self._pool.borrow(laid_out.size)
         try:
-            buffer = workspace.reserve(laid_out.size)
-            run = Run(sequence, laid_out, sequence.entered(laid_out.call), buffer)
+            run = Run(sequence, laid_out, sequence.entered(laid_out.call), workspace)
             self._passes.forward(run, laid_out.split, state, results)
         finally:
             self._pool.give_back(workspace)
@@ -330,7 +318,7 @@ class LSTM(ThreadedLayer):
         MemoryError
             If there is no room for the result; the same then holds.
         RuntimeError
-            If another thread is in `forward` or `backward` of this model.
+            If another `forward` or `backward` of this model is under way.
         """
         active = boolean("training", training)
         sequence = input_sequence(self.config, x)
@@ -344,6 +332,7 @@ class LSTM(ThreadedLayer):
             results = outputs(self.config, sequence, state, out)
             workspace = self._training_workspace.reserve(laid_out.size)
             self._tape.clear()
+            version = self.parameters.version
             call = self._training_call
             call[:] = sequence.entered(laid_out.call)
             if active and self.config.dropout > 0:
@@ -353,7 +342,7 @@ class LSTM(ThreadedLayer):
                 self._dropout_calls += 1
             run = Run(sequence, laid_out, call, workspace)
             self._passes.forward_by_pieces(run, state, results, most)
-            self._tape.record(run, self.parameters)
+            self._tape.record(run, version)
         return results
 
     def backward(
@@ -396,7 +385,7 @@ class LSTM(ThreadedLayer):
             If there is no room for the result; the same then holds.
         RuntimeError
             If there was no `forward`, if its `backward` was already called, if the parameters have
-            changed in between, or if another thread is in `forward` or `backward` of this model.
+            changed in between, or if another `forward` or `backward` of this model is under way.
         """
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
@@ -453,13 +442,17 @@ class LSTM(ThreadedLayer):
         TypeError, ValueError
             If an argument is of the wrong kind or out of range.
         """
-        steps, batch = integer("T", T, least=0), integer("B", B, least=0)
-        segment = segment_steps(checkpoint, steps, batch)
-        kept = boolean("training", training)
-        laid_out = self._layout(steps, batch, kept, self._threads(None), segment if kept else 0)
+        laid_out = self._layout_of_sizes(T, B, training, checkpoint, self._threads(None))
         return laid_out.size * self.config.numpy_dtype.itemsize
 
-    def plan(self, T: int, B: int, *, training: bool = False) -> Plan:
+    def plan(
+        self,
+        T: int,
+        B: int,
+        *,
+        training: bool = False,
+        checkpoint: int | Literal["auto"] | None = None,
+    ) -> Plan:
         """Say what a call will run, and why.
 
         Parameters
@@ -468,6 +461,8 @@ class LSTM(ThreadedLayer):
             Steps and batch.
         training : bool
             For `forward` and `backward` instead of inference.
+        checkpoint : int or "auto", optional
+            As for `forward`.
 
         Returns
         -------
@@ -479,11 +474,18 @@ class LSTM(ThreadedLayer):
         TypeError, ValueError
             If an argument is of the wrong kind or out of range.
         """
-        steps, batch = integer("T", T, least=0), integer("B", B, least=0)
-        kept = boolean("training", training)
         threads = self._threads(None)
-        self._layout(steps, batch, kept, threads)
-        return plan_of(self.config, steps, batch, training=kept, threads=threads)
+        laid_out = self._layout_of_sizes(T, B, training, checkpoint, threads)
+        return plan_of(self.config, laid_out, threads)
+
+    def _layout_of_sizes(
+        self, T: Any, B: Any, training: Any, checkpoint: Any, threads: int
+    ) -> Layout:
+        """Lay out a call of which only the sizes are known."""
+        steps, batch = integer("T", T, least=0), integer("B", B, least=0)
+        segment = segment_steps(checkpoint, steps, batch)
+        kept = boolean("training", training)
+        return self._layout(steps, batch, kept, threads, segment if kept else 0)
 
     def compile(self, *, training: bool = False) -> list[WarmKernel]:
         """Compile what calls of this model need, or load it from the cache, ahead of the first one.

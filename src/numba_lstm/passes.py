@@ -26,7 +26,6 @@ from .layout import Layout, PanelForm, packed_layout
 from .memory import NOTHING, flat
 from .packing import PackedWeights
 from .parameters import Parameters
-from .pieces import Piece
 from .schedule import Sharing, Split, pass_workers, piece_split, task_workers
 from .sequences import InputSequence
 from .validation import FloatArray, State
@@ -163,17 +162,12 @@ class Passes:
         self, run: Run, hx: State, results: tuple[FloatArray, State], threads: int
     ) -> None:
         """Go forward in training, piece by piece, on so many threads at most; see `forward`."""
-        for number, piece in enumerate(run.layout.pieces):
+        pieces, B = run.layout.pieces, run.sequence.B
+        for number, piece in enumerate(pieces.forward()):
             piece.select(run.call)
-            split = self._split_of_piece(run, piece, threads)
+            operations = pieces.operations(piece, piece.stop - piece.start, B)
+            split = piece_split(run.layout.split, pieces.directions, threads, B, operations)
             self.forward(run, split, hx, results, begins=number == 0)
-
-    def _split_of_piece(self, run: Run, piece: Piece, threads: int) -> Split:
-        """How a piece is shared out."""
-        first, last = piece.directions
-        B = run.sequence.B
-        operations = self._config.operations(piece.stop - piece.start, B)
-        return piece_split(run.layout.split, last - first, threads, B, operations)
 
     def back(
         self,
@@ -217,7 +211,9 @@ class Passes:
             call["order"] = order.ctypes.data
         threads = min(threads, laid_out.split.workers)
         # One split for all: in the midst of the sequence a worker leaves gradients to itself.
-        split = self._split_of_piece(run, laid_out.pieces[0], threads)
+        pieces, B = laid_out.pieces, sequence.B
+        operations = pieces.most_operations(B)
+        split = piece_split(laid_out.split, pieces.directions, threads, B, operations)
         kernel = lstm_backward if split.by_rows else lstm_units_back
         panels = self._panels_back[laid_out.form.widest]
         with panels.borrow(threads) as buffer, gradients.edit():
@@ -226,15 +222,15 @@ class Passes:
             back = (call, laid_out.cells, packed, *map(flat, given), dx, dh0, dc0, workspace)
             total = gradients._writable
             sums = (call, laid_out.cells, x, total, workspace)
-            for piece in laid_out.pieces_back:
+            for piece in pieces.back():
                 piece.select(call)
-                if len(laid_out.pieces) > 1:
+                if pieces.are_several:
                     self._compute_again(run, split)
                 for start, stop in laid_out.spans_back(piece):
                     call["start"], call["stop"] = start, stop
                     workspace[laid_out.flags] = 0
                     threadpool.share_out(kernel, back, split.workers)
-                    operations = self._config.operations(stop - start, sequence.B)
+                    operations = pieces.operations(piece, stop - start, B)
                     threadpool.share_out(lstm_gradients, sums, task_workers(threads, operations))
             if laid_out.call["groups"][0] > 1:
                 workers = pass_workers(threads, total.size)

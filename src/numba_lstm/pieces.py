@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,33 +45,75 @@ class Piece:
         call["held"] = self.start if call["directions"] == 1 else 0
 
 
-def pieces_of(config: LSTMConfig, T: int, segment: int) -> tuple[Piece, ...]:
-    """Cut a sequence into pieces.
+@dataclass(frozen=True)
+class Pieces:
+    """How a sequence is cut into pieces; they are many, and made one by one.
 
-    Parameters
+    Attributes
     ----------
     config : LSTMConfig
     T : int
     segment : int
         From `segment_steps`.
-
-    Returns
-    -------
-    tuple of Piece
-        In the order of the forward pass.
     """
-    D, L = config.directions, config.num_layers
-    starts = range(0, T, segment) if segment else ()
-    if len(starts) <= 1:
-        return (Piece((0, L), (0, D), 0, T, 0),)
-    # The second direction of a layer runs the other way, and both must end before the next layer.
-    layers = [(0, L)] if D == 1 else [(layer, layer + 1) for layer in range(L)]
-    return tuple(
-        Piece(some, (direction, direction + 1), start, min(T, start + segment), number)
-        for some in layers
-        for direction in range(D)
-        for number, start in list(enumerate(starts))[:: -1 if direction else 1]
-    )
+
+    config: LSTMConfig
+    T: int
+    segment: int
+
+    @property
+    def are_several(self) -> bool:
+        """Whether the sequence is cut at all."""
+        return 0 < self.segment < self.T
+
+    @property
+    def directions(self) -> int:
+        """Directions of a piece."""
+        return 1 if self.are_several else self.config.directions
+
+    @property
+    def _layers(self) -> list[tuple[int, int]]:
+        """Layers of a piece, of all kinds that there are."""
+        L = self.config.num_layers
+        if not self.are_several or self.config.directions == 1:
+            return [(0, L)]
+        # The second direction runs the other way, and both must end before the next layer.
+        return [(layer, layer + 1) for layer in range(L)]
+
+    def forward(self) -> Iterator[Piece]:
+        """Yield the pieces in the order of the forward pass."""
+        return self._in_order(back=False)
+
+    def back(self) -> Iterator[Piece]:
+        """Yield them from the end, but the first direction before the second.
+
+        A sum over both directions has one order, however the sequence is cut.
+        """
+        return self._in_order(back=True)
+
+    def _in_order(self, *, back: bool) -> Iterator[Piece]:
+        """Yield the pieces in one of the orders."""
+        T, segment, D = self.T, self.segment, self.config.directions
+        if not self.are_several:
+            yield Piece((0, self.config.num_layers), (0, D), 0, T, 0)
+            return
+        starts = range(0, T, segment)
+        for layers in self._layers[:: -1 if back else 1]:
+            for direction in range(D):
+                against = back != (direction == 1)
+                for start in reversed(starts) if against else starts:
+                    stop = min(T, start + segment)
+                    yield Piece(layers, (direction, direction + 1), start, stop, start // segment)
+
+    def operations(self, piece: Piece, steps: int, B: int) -> int:
+        """Floating-point operations of the forward products of some steps of a piece."""
+        first, last = piece.directions
+        return steps * B * self.config.operations_of_row(piece.layers, last - first)
+
+    def most_operations(self, B: int) -> int:
+        """The same of all steps of the largest piece."""
+        D, steps = self.directions, self.segment if self.are_several else self.T
+        return steps * B * max(self.config.operations_of_row(some, D) for some in self._layers)
 
 
 def segment_steps(checkpoint: Any, T: int, B: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .config import LSTMConfig
 from .kernels.tiling import panels_for_rows, tiles_for_rows
-from .layout import layout, packed_layout
+from .layout import Layout, packed_layout
 from .schedule import Sharing, piece_split, task_workers
 from .simd import cpu
 
@@ -63,14 +63,13 @@ class Plan:
         )
 
 
-def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int) -> Plan:
+def plan_of(config: LSTMConfig, laid_out: Layout, threads: int) -> Plan:
     """Say what a call will run.
 
     Parameters
     ----------
     config : LSTMConfig
-    T, B : int
-    training : bool
+    laid_out : Layout
     threads : int
         Upper bound.
 
@@ -79,11 +78,11 @@ def plan_of(config: LSTMConfig, T: int, B: int, *, training: bool, threads: int)
     Plan
     """
     itemsize = config.numpy_dtype.itemsize
-    laid_out = layout(config, T, B, training, threads)
-    split = laid_out.split
+    B, training = int(laid_out.call["batch"][0]), bool(laid_out.call["training"][0])
+    pieces, split = laid_out.pieces, laid_out.split
     if training:
-        operations = config.operations(T, B)
-        split = piece_split(split, config.directions, threads, B, operations)
+        operations = pieces.most_operations(B)
+        split = piece_split(split, pieces.directions, threads, B, operations)
     reason, workers = split.reason, split.workers
     if training and (summing := task_workers(threads, operations)) > workers:
         reason += f"; {summing} sum up the weight gradients"

@@ -17,7 +17,7 @@ from .lstm import LSTM, dropout_numbers
 from .parameters import Parameters
 from .pieces import segment_steps
 from .schedule import projects_vocabulary
-from .sequences import TokenSequence, input_sequence, state_shape, steps_and_rows
+from .sequences import TokenSequence, input_sequence, state_shape
 from .storage import StoredModel
 from .stream import SequentialStream, Stream
 from .tape import Tape
@@ -249,13 +249,14 @@ class Sequential(StoredModel):
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
-    def _bounds(self) -> list[int | None]:
-        return [self.threads, *(bound for layer in self.layers for bound in layer._bounds())]
+    def _adjustments(self) -> dict[str, Any]:
+        of_layers = [layer._adjustments() for layer in self.layers]
+        return {"threads": self.threads, "layers": of_layers}
 
-    def _set_bounds(self, bounds: list[int | None]) -> None:
-        self.threads, *of_layers = bounds
-        for layer, bound in zip(self.layers, of_layers, strict=True):
-            layer._set_bounds([bound])
+    def _adjust(self, adjustments: dict[str, Any]) -> None:
+        self.threads = adjustments["threads"]
+        for layer, of_layer in zip(self.layers, adjustments["layers"], strict=True):
+            layer._adjust(of_layer)
 
     def _states(self, name: str, states: Any, axes: list[tuple[int, ...]]) -> list[State | None]:
         """Validate a state for every LSTM, whose sequences have these axes beside the features."""
@@ -282,15 +283,6 @@ class Sequential(StoredModel):
                 f"{first!r} takes; got shape {array.shape}"
             )
         return array, self._states("hx", hx, [leading] * len(self._lstms))
-
-    def _check_segments(
-        self, checkpoint: Any, leading: tuple[int, ...], threads: int | None
-    ) -> None:
-        """Refuse a checkpoint that an LSTM would refuse, ahead of all layers."""
-        segment_steps(checkpoint, 0, 0)  # also where there is no LSTM
-        for lstm in self._lstms:
-            T, B = steps_and_rows(lstm.config, leading)
-            lstm._layout(T, B, True, lstm._threads(threads), segment_steps(checkpoint, T, B))
 
     def _bound(self, threads: int | None) -> int | None:
         """Upper bound of threads of a call; None leaves it to the layers."""
@@ -484,19 +476,20 @@ class Sequential(StoredModel):
         MemoryError
             If there is no room for the result.
         RuntimeError
-            If another thread is in `forward` or `backward` of this model.
+            If another `forward` or `backward` of this model is under way.
         """
         most = self._bound(threads)
         active = boolean("training", training)
         x, states = self._checked(x, hx)
         leading = _leading_axes(self.layers[0], x)
-        self._check_segments(checkpoint, leading, most)
+        segment_steps(checkpoint, 0, 0)  # refuses what is none, ahead of all layers
         self._check_out(out, x, leading, states)
         with self._tape.alone:
             self._tape.clear()
+            version = self.parameters.version
             results = self._forward(x, states, out, active, checkpoint, most)
             kept = tuple(layer._tape.latest for layer in self.layers)
-            self._tape.record(_Passed(leading, kept), self.parameters)
+            self._tape.record(_Passed(leading, kept), version)
         return results
 
     def _forward(
@@ -569,7 +562,7 @@ class Sequential(StoredModel):
             If there is no room for the result.
         RuntimeError
             If there was no `forward`, or its `backward` was called, or the parameters have changed,
-            or if another thread is in `forward` or `backward` of this model.
+            or if another `forward` or `backward` of this model is under way.
         """
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)

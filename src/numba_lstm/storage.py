@@ -187,12 +187,13 @@ def _require_readable(path: Path, metadata: Mapping[str, str]) -> None:
     """Refuse files of other programs and of newer versions of this one."""
     if metadata.get("format") != FORMAT:
         raise FormatError(f"{path} must be written by {FORMAT}; got a file of another program")
-    version = metadata.get("format_version", "")
-    if not version.isdecimal() or int(version) > FORMAT_VERSION:
-        raise FormatError(
-            f"{path} must have format version {FORMAT_VERSION} or older; got {version}: "
-            "a newer numba-lstm reads it"
-        )
+    version = metadata.get("format_version", "none")
+    if version.isdecimal() and int(version) <= FORMAT_VERSION:
+        return
+    reads = ": a newer numba-lstm reads it" if version.isdecimal() else ""
+    raise FormatError(
+        f"{path} must have format version {FORMAT_VERSION} or older; got {version}{reads}"
+    )
 
 
 class StoredModel(Guarded, ABC):
@@ -207,7 +208,10 @@ class StoredModel(Guarded, ABC):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        StoredModel._classes[cls.__name__] = cls
+        known = StoredModel._classes.get(cls.__name__)
+        # A user's class may be defined again, but takes no name of this package's.
+        if known is None or not known.__module__.startswith(f"{__package__}."):
+            StoredModel._classes[cls.__name__] = cls
 
     @abstractmethod
     def configuration(self) -> dict[str, Any]:
@@ -266,31 +270,32 @@ class StoredModel(Guarded, ABC):
         }
         write_tensors(path, self.parameters, described)
 
-    def _bounds(self) -> list[int | None]:
-        """Upper bounds of threads, of the model and of all layers in it."""
-        return [vars(self).get("threads")]
+    def _adjustments(self) -> dict[str, Any]:
+        """What may be assigned, and a copy has as well: threads, and the state of dropout."""
+        names = ("threads", "dropout_state")
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
-    def _set_bounds(self, bounds: list[int | None]) -> None:
-        """Take over what `_bounds` of a model of the same configuration returned."""
-        if "threads" in vars(self):
-            self.threads = bounds[0]
+    def _adjust(self, adjustments: dict[str, Any]) -> None:
+        """Take over what `_adjustments` of a model of the same configuration returned."""
+        for name, value in adjustments.items():
+            setattr(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         flat = np.array(self.parameters.flat)
-        return _rebuilt, (type(self), self.configuration(), flat, self._bounds())
+        return _rebuilt, (type(self), self.configuration(), flat, self._adjustments())
 
 
 def _rebuilt(
     model: type[StoredModel],
     configuration: dict[str, Any],
     flat: NDArray[Any],
-    bounds: list[int | None],
+    adjustments: dict[str, Any],
 ) -> StoredModel:
     """Build a model from what a pickle holds."""
     built = model.from_configuration(configuration)
     with built.parameters.edit() as target:
         target[:] = flat
-    built._set_bounds(bounds)
+    built._adjust(adjustments)
     return built
 
 

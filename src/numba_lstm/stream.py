@@ -31,7 +31,7 @@ from .validation import (
 )
 from .workspace import Workspace
 
-_ONE_CALL = "another thread is in a call of this stream: give each its own"
+_ONE_CALL = "another call of this stream is under way: give each thread its own"
 
 
 def refuse_copy(stream: object) -> NoReturn:
@@ -189,7 +189,7 @@ class Stream(Guarded):
         TypeError, ValueError
             If an argument has the wrong kind, shape or layout; the state is as it was then.
         RuntimeError
-            If another thread is in a call of this stream.
+            If another call of this stream is under way.
         MemoryError
             If there is no room for the output; the state is as it was then.
         """
@@ -247,7 +247,7 @@ class Stream(Guarded):
         TypeError, ValueError
             If an argument has the wrong kind, shape or layout; the state is as it was then.
         RuntimeError
-            If another thread is in a call of this stream.
+            If another call of this stream is under way.
         MemoryError
             If there is no room for the output; the state is as it was then.
         """
@@ -274,7 +274,7 @@ class Stream(Guarded):
         TypeError, ValueError
             If what is assigned has the wrong kind or shape; the state is as it was then.
         RuntimeError
-            If another thread is in a call of this stream.
+            If another call of this stream is under way.
         """
         with self._turn:
             return self._h.copy(), self._c.copy()
@@ -298,7 +298,7 @@ class Stream(Guarded):
         TypeError, ValueError
             If they are of another kind or out of range.
         RuntimeError
-            If another thread is in a call of this stream.
+            If another call of this stream is under way.
         """
         chosen = row_indices(rows, self.batch_size)
         with self._turn:
@@ -364,7 +364,7 @@ class SequentialStream(Guarded):
         Parameters
         ----------
         x : array
-            (B,) tokens, or (B, I).
+            (B,) tokens, which count in active rows only, or (B, I).
         active : array of bool, optional
             (B,); rows that take part, all by default. The others keep their states; what the model
             gives for them has no meaning.
@@ -381,7 +381,7 @@ class SequentialStream(Guarded):
         TypeError, ValueError
             If an argument has the wrong kind, shape or layout; the states are as they were then.
         RuntimeError
-            If another thread is in a call of this stream.
+            If another call of this stream is under way.
         MemoryError
             If there is no room for the output; the state is as it was then.
         """
@@ -389,6 +389,8 @@ class SequentialStream(Guarded):
         given = array_of_kind("x", x, "fiu", "an array of tokens or of real numbers")
         if given.shape != self._x_shape:
             require_shape("x", given, self._x_shape, self._meaning)
+        if mask is not None and given.ndim == 1:  # tokens: what pads a batch may be none
+            given = np.where(mask, given, 0)
         y = np.empty(self._y_shape, self._dtype) if out is None else out
         require_output("out", y, self._y_shape, self._dtype)
         refuse_overlap("out", y, {"x": given})
@@ -422,7 +424,7 @@ class SequentialStream(Guarded):
         TypeError, ValueError
             If an argument has the wrong kind, shape or layout; the states are as they were then.
         RuntimeError
-            If another thread is in a call of this stream.
+            If another call of this stream is under way.
         MemoryError
             If there is no room for the output; the state is as it was then.
         """
@@ -448,7 +450,7 @@ class SequentialStream(Guarded):
         TypeError, ValueError
             If what is assigned has the wrong kind or shape; the states are as they were then.
         RuntimeError
-            If another thread is in a call of this stream.
+            If another call of this stream is under way.
         """
         with self._turn:
             return self._states()
@@ -486,7 +488,7 @@ class SequentialStream(Guarded):
         TypeError, ValueError
             If they are of another kind or out of range.
         RuntimeError
-            If another thread is in a call of this stream.
+            If another call of this stream is under way.
         """
         row_indices(rows, self.batch_size)
         with self._turn:

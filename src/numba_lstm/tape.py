@@ -27,7 +27,7 @@ class Tape(Generic[Saved]):
     def __init__(self, layer: str) -> None:
         self._layer = layer
         self.alone = threadpool.Turn(
-            f"another thread is in forward or backward of this {layer}: "
+            f"another forward or backward of this {layer} is under way: "
             "training state belongs to one call at a time"
         )
         self._saved: Saved | None = None
@@ -38,9 +38,12 @@ class Tape(Generic[Saved]):
         """What was kept last, if no `backward` has used it up."""
         return self._saved
 
-    def record(self, saved: Saved, parameters: Parameters) -> None:
-        """Keep what `backward` needs in the place of what was there."""
-        self._saved, self._version = saved, parameters.version
+    def record(self, saved: Saved, version: int) -> None:
+        """Keep what `backward` needs in the place of what was there.
+
+        The version is that of the parameters before the pass: they may have changed meanwhile.
+        """
+        self._saved, self._version = saved, version
 
     def read(self, parameters: Parameters) -> Saved:
         """Return what was kept.

@@ -38,7 +38,7 @@ Model = LSTM | Sequential
 
 
 _NONFINITE = ("raise", "skip")
-_ONE_STEP = "another thread is in a step of this trainer: a model learns from one batch at a time"
+_ONE_STEP = "another step of this trainer is under way: a model learns from one batch at a time"
 _INTRUDED = "forward of the model has run again since that of this step: it cannot go back"
 # Outputs of so many bytes may come fresh from the system, a page at a time. Fewer come sooner than
 # they are checked.
@@ -270,7 +270,7 @@ class Trainer(Guarded):
         MemoryError
             If there is no room for the result.
         RuntimeError
-            If another thread is in a step of this trainer, or in `forward` or `backward` of its
+            If another step of this trainer is under way, or another `forward` or `backward` of its
             model, or has been since this step's `forward`.
         FloatingPointError
             If the loss or a gradient is not finite and `nonfinite` is "raise".
@@ -431,17 +431,15 @@ class Trainer(Guarded):
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_y": None, "dropout": self._dropout()}
+        state = {**self.__dict__, "_y": None}
         del state["_alone"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        dropout = state.pop("dropout")
         self.__dict__.update(state)
         self._alone = threadpool.Turn(_ONE_STEP)
         # Model and optimiser were copied each with its parameters: the same ones again.
         vars(self.optimizer)["parameters"] = self.model.parameters
-        self._set_dropout(dropout)
 
     def _dropout(self) -> list[dict[str, int]]:
         """State of dropout of every LSTM."""

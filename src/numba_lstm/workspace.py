@@ -23,26 +23,35 @@ class Workspace:
         self.buffer: FloatArray = aligned_empty(0, dtype)
 
     def reserve(self, size: int) -> FloatArray:
-        """Return memory for at least `size` numbers."""
+        """Return memory for at least `size` numbers; without room for it, the old one is there."""
         if self.buffer.size < size:
             self.buffer = aligned_empty(size, self._dtype)
         return self.buffer
 
 
 class WorkspacePool:
-    """Workspaces of one model: as many as there were calls at the same time."""
+    """Workspaces of one model: as many as there were calls at the same time.
+
+    Parameters
+    ----------
+    dtype : dtype
+    """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
-        self._free: list[Workspace] = []
+        self._free: list[FloatArray] = []
 
-    def borrow(self) -> Workspace:
-        """Take a workspace that no other call has."""
+    def borrow(self, size: int) -> FloatArray:
+        """Take memory for at least `size` numbers that no other call has."""
         try:
-            return self._free.pop()
+            workspace = self._free.pop()
         except IndexError:
-            return Workspace(self._dtype)
+            return aligned_empty(size, self._dtype)
+        if workspace.size < size:
+            del workspace  # before there is a larger one
+            return aligned_empty(size, self._dtype)
+        return workspace
 
-    def give_back(self, workspace: Workspace) -> None:
+    def give_back(self, workspace: FloatArray) -> None:
         """Let other calls have a workspace."""
         self._free.append(workspace)

@@ -77,6 +77,24 @@ def test_a_wrong_engine_is_a_failure(command, monkeypatch):
     assert error.count("\n") == 1
 
 
+def test_a_failure_keeps_what_was_measured(command, tmp_path, monkeypatch):
+    compare = bench_command.compare
+
+    def failing(shapes, **options):
+        yield from compare(shapes[:1], **options)
+        raise bench_command.MismatchError("torch must give another y")
+
+    monkeypatch.setattr(bench_command, "compare", failing)
+    json_file, plot = tmp_path / "figures.json", tmp_path / "figures.png"
+    files = (f"--json={json_file}", f"--plot={plot}")
+    status, out, error = command(*BRIEF, "--shape=1,1,2,3", "--against=", *files)
+    assert (status, error) == (1, "numba-lstm: torch must give another y\n")
+    assert "5,3,7,4" in out
+    done = json.loads(json_file.read_text())["comparisons"]
+    assert [one["shape"]["name"] for one in done] == ["5,3,7,4"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
 def test_which_shapes_are_meant():
     three = [shape.name for shape in bench_command._shapes((), "inference")]
     assert three == ["vad-minute", "diarisation", "basecall-fast"]

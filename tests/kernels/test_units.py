@@ -114,6 +114,6 @@ def test_same_bits_in_training(
         assert {"lstm_units", "lstm_units_back"} <= called
     if checkpoint and T * B > 200:
         pieces = layout(lstm.config, T, B, True, forward, segment_steps(checkpoint, T, B)).pieces
-        assert len(pieces) > 1
+        assert pieces.are_several
     for part, expected in zip(shared, alone, strict=True):
         np.testing.assert_array_equal(part, expected)

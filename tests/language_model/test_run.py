@@ -171,6 +171,26 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_window(tmp_path, whole):
 
 
 @pytest.mark.usefixtures("listening")
+def test_a_second_ctrl_c_waits_for_the_checkpoint(tmp_path, monkeypatch):
+    class Interrupt(KillAfter):
+        def stepped(self, run):
+            self.left -= 1
+            if self.left == 0:
+                monkeypatch.setattr(storage, "write_file", impatient)
+                signal.raise_signal(signal.SIGINT)
+
+    write_file = storage.write_file
+
+    def impatient(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        write_file(*arguments)
+
+    with pytest.raises(KeyboardInterrupt):
+        create(tmp_path).train(Interrupt(10))
+    assert len(TrainingRun.resume(tmp_path, CORPUS, threads=1).progress.losses) == 10
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_waits_for_the_end_of_a_step(tmp_path, whole, monkeypatch):
     run = create(tmp_path)
     step = run._trainer.step

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -15,7 +17,7 @@ from . import report
 from .chart import FORMATS, picture
 from .comparison import MODES, SECONDS, Comparison, MismatchError, check_threads, compare
 from .engines import PEERS
-from .language_model import LEARNERS, compare_training
+from .language_model import LEARNERS, TrainingComparison, compare_training
 from .process import EngineError
 from .shapes import INFERENCE, TRAINING, Shape, parse
 
@@ -87,6 +89,35 @@ def _show(comparisons: list[Comparison], markdown: bool) -> None:
         click.echo(line)
 
 
+def _compare_shapes(
+    shapes: list[Shape], markdown: bool, *, threads: int, **options: Any
+) -> Iterator[Comparison]:
+    """Compare engines at some shapes on so many threads, and show the table of those done."""
+    done: list[Comparison] = []
+    try:
+        for comparison in compare(shapes, threads=threads, **options):
+            done.append(comparison)
+            if sys.stderr.isatty():
+                on_threads = report.count(threads, "thread")
+                click.echo(f"{comparison.shape.name} on {on_threads} done", err=True)
+            yield comparison
+    finally:
+        if done:
+            _show(done, markdown)
+
+
+def _train_language_models(peers: list[str], threads: int, rounds: int) -> TrainingComparison:
+    """Compare training steps of the language model on so many threads, and show the result."""
+    learners = {name: LEARNERS[name] for name in peers if name in LEARNERS}
+    training = compare_training(threads=threads, against=learners, rounds=rounds)
+    click.echo(f"language model, {report.count(threads, 'thread')}")
+    click.echo("\n".join(report.training_lines(training)))
+    for name in peers:
+        if name not in LEARNERS:
+            click.echo(f"skipped {name}: no {LANGUAGE_MODEL}")
+    return training
+
+
 @click.command()
 @click.option(
     "--shape",
@@ -152,47 +183,35 @@ def bench(
     counts = _threads(threads)
     peers = _against(against)
     _check_files(json_file, plot)
+    if mode == LANGUAGE_MODEL and (shapes or plot or seconds is not None or dtype != "float32"):
+        raise click.UsageError(
+            "--mode language-model takes neither --shape, --dtype, --seconds nor --plot"
+        )
     comparisons: list[Comparison] = []
-    trainings = []
+    trainings: list[TrainingComparison] = []
     try:
-        if mode == LANGUAGE_MODEL:
-            if shapes or plot or seconds is not None or dtype != "float32":
-                raise click.UsageError(
-                    "--mode language-model takes neither --shape, --dtype, --seconds nor --plot"
-                )
-            for count in counts:
-                learners = {name: LEARNERS[name] for name in peers if name in LEARNERS}
-                training = compare_training(threads=count, against=learners, rounds=rounds)
-                trainings.append(training)
-                click.echo(f"language model, {report.count(count, 'thread')}")
-                click.echo("\n".join(report.training_lines(training)))
-                for name in peers:
-                    if name not in LEARNERS:
-                        click.echo(f"skipped {name}: no {LANGUAGE_MODEL}")
-        else:
-            chosen = _shapes(shapes, mode)
-            for count in counts:
-                row: list[Comparison] = []
-                for comparison in compare(
-                    chosen,
+        for count in counts:
+            if mode == LANGUAGE_MODEL:
+                trainings.append(_train_language_models(peers, count, rounds))
+            else:
+                done = _compare_shapes(
+                    _shapes(shapes, mode),
+                    markdown,
                     mode=mode,
                     threads=count,
                     dtype=dtype,
                     against={name: PEERS[name] for name in peers},
                     rounds=rounds,
                     seconds=SECONDS if seconds is None else seconds,
-                ):
-                    row.append(comparison)
-                    if sys.stderr.isatty():
-                        threads_of_row = report.count(count, "thread")
-                        click.echo(f"{comparison.shape.name} on {threads_of_row} done", err=True)
-                _show(row, markdown)
-                comparisons += row
+                )
+                for comparison in done:
+                    comparisons.append(comparison)
     except (MismatchError, EngineError) as error:
         click.echo(f"numba-lstm: {error}", err=True)
         sys.exit(_FAILURE_STATUS)
-    if json_file is not None:
-        data = report.as_data(comparisons, trainings)
-        write_file(json_file, json.dumps(data, indent=2).encode() + b"\n")
-    if plot is not None:
-        write_file(plot, picture(comparisons, plot.suffix[1:]))
+    finally:  # what was measured until an engine failed, or Ctrl-C came, took its time
+        if json_file is not None:
+            data = report.as_data(comparisons, trainings)
+            write_file(json_file, json.dumps(data, indent=2).encode() + b"\n")
+        if plot is not None and comparisons:
+            write_file(plot, picture(comparisons, plot.suffix[1:]))

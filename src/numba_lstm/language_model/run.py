@@ -302,7 +302,8 @@ class TrainingRun:
                                 self.save_checkpoint()
                     self._complete_epoch(watcher)
             except KeyboardInterrupt:
-                self.save_checkpoint()
+                with self._interruption.deferred():  # a second one
+                    self.save_checkpoint()
                 raise
 
     def _step(self) -> None:
