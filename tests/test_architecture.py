@@ -29,7 +29,7 @@ ORDER = re.findall(
     kernels.forward kernels.units kernels.backward kernels.gradient_tasks kernels.token_sums
     kernels.gradients kernels.vocabulary_back kernels.units_back kernels.wavefront kernels.step
     kernels.inactive_rows kernels.linear kernels.embedding kernels.losses kernels.updates
-    kernels.probes validation guarded memory config parameters initialization storage
+    kernels.probes validation guarded locks memory config parameters initialization files storage
     pieces schedule layout plan threadpool packing tape workspace
     sequences passes interop stream layer lstm embedding linear sequential
     losses optimizers trainer warmup
@@ -50,7 +50,7 @@ ORDER = re.findall(
 
 # Modules that touch files; cpu and threadpool read what the system says of the machine, jit the
 # package's own sources, an engine's process talks through pipes.
-FILES = ("storage", "language_model", "cli", "simd.cpu", "threadpool", "jit")
+FILES = ("files", "storage", "language_model", "cli", "simd.cpu", "threadpool", "jit")
 FILES += ("bench.process", "bench.worker", "bench.chart", "bench.command")
 OPENING = {
     *("open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes"),

@@ -81,7 +81,7 @@ def test_calls_go_through_the_panels_to_and_fro():
     lstm._pool.give_back(workspace)
     first, _ = lstm(x)
     for expected in (1, 0, 1):
-        assert workspace[call["scratch"] + call["way"]] == expected
+        assert workspace[call["scratch"] + call["way_place"]] == expected
         assert_same(lstm(x)[0], first)
 
 

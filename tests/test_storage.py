@@ -11,8 +11,9 @@ import safetensors.numpy
 
 import numba_lstm as nl
 from numba_lstm import storage
+from numba_lstm.files import discard_parts
 from numba_lstm.language_model import CharLanguageModel
-from numba_lstm.storage import discard_parts, read_tensors, write_tensors
+from numba_lstm.storage import read_tensors, write_tensors
 
 MODELS = [
     nl.LSTM(3, 4, 2, bidirectional=True, bias=False, batch_first=True, dtype="float64", seed=0),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import numba_lstm as nl
-from numba_lstm.threadpool import Turn
+from numba_lstm.locks import Turn
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ def numbers_of_terms(calls, steps, batch):
     call = calls[0]
     return np.array(
         [
-            kept_term(call, call.kept + t % call.gate_steps, room_with(call, b), b)
+            kept_term(call, call.first_kept + t % call.gate_steps, room_with(call, b), b)
             for t in range(steps)
             for b in range(batch)
         ]

@@ -147,6 +147,8 @@ class Layout:
         What training runs through at once.
     form : PanelForm
         Of the packed weights that it reads.
+    training : bool
+        Whether what backward needs is kept.
     span : int
         Steps of a piece that backward goes through at once: a multiple of those of a block of
         weight gradients. 0 without training.
@@ -159,6 +161,7 @@ class Layout:
     flags: slice
     pieces: Pieces
     form: PanelForm
+    training: bool
     span: int
 
     def spans_back(self, piece: Piece) -> Iterator[tuple[int, int]]:
@@ -270,7 +273,7 @@ class _Draft:
         worked = replace(config, input_size=1) if vocabulary else config
         share_out = training_split if training else inference_split
         self.split = share_out(worked, T, B, threads)
-        self.rows = -(-B // self.split.workers) if self.split.by_rows else B  # of a worker
+        self.rows = self.split.rows(B)  # of a worker
         self.places = Places(self.itemsize)
         self.call = np.zeros(1, CALL)
         self.enter_sequence()
@@ -362,8 +365,8 @@ class _Draft:
         waiting = stretches > 1 and not self.training and sizes["ahead"] == 0
         sums = max(TILE_VECTORS, 4 * self.rows if waiting else 0) * lanes
         block = ROOM_FOR_TERMS + BLOCK_TERMS * self.features_of_task
-        sizes["way"] = max(sums, block if self.training else 0)
-        taken = self.places.take_apart(self.split.workers, int(sizes["way"]) + 1)
+        sizes["way_place"] = max(sums, block if self.training else 0)
+        taken = self.places.take_apart(self.split.workers, int(sizes["way_place"]) + 1)
         sizes["scratch"], sizes["scratch_apart"] = taken
 
     def take_flags(self) -> slice:
@@ -530,5 +533,6 @@ def layout(
         draft.flags,
         draft.pieces,
         draft.form,
+        training,
         draft.span,
     )

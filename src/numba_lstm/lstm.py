@@ -338,7 +338,7 @@ class LSTM(ThreadedLayer):
             if active and self.config.dropout > 0:
                 call["dropped"] = int(self.config.dropout * 2**53)
                 call["seed"] = self._dropout_seed
-                call["number"] = self._dropout_calls
+                call["dropout_call"] = self._dropout_calls
                 self._dropout_calls += 1
             run = Run(sequence, laid_out, call, workspace)
             self._passes.forward_by_pieces(run, state, results, most)

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from . import threadpool
+from .locks import reentrant_lock
 from .memory import aligned_empty
 from .parameters import Parameters
 from .schedule import pass_workers
 from .validation import FloatArray
 
 
-class PackedCopy:
+class PackedCopies:
     """Room for some packed copies alike: how many hold a version, and who reads them now.
 
     Attributes
@@ -54,15 +54,15 @@ class PackedWeights:
         self._size = size
         self._pack = pack
         # The collector may give a copy back in the midst of a lease: a stream that nobody has.
-        self._lock = threadpool.reentrant_lock()
-        self._copy: PackedCopy | None = None
+        self._lock = reentrant_lock()
+        self._copy: PackedCopies | None = None
 
     @property
     def version(self) -> int:
         """Version of the parameters that a copy would be packed from now."""
         return self._parameters.version
 
-    def lease(self, alike: int = 1, workers: int = 1) -> PackedCopy:
+    def lease(self, alike: int = 1, workers: int = 1) -> PackedCopies:
         """Return a packed copy of the present weights, unchanged until it is given back.
 
         A call that still reads older weights keeps its copy; the present ones then get another.
@@ -79,14 +79,14 @@ class PackedWeights:
             copy.readers.pop()
         return self._lease_anew(alike, workers)
 
-    def _lease_anew(self, alike: int, workers: int) -> PackedCopy:
+    def _lease_anew(self, alike: int, workers: int) -> PackedCopies:
         """Return a packed copy that had to be packed, unless another thread has just done so."""
         with self._lock:
             copy = self._copy
             version = self._parameters.version
             in_use = copy is not None and copy.version != version and copy.readers
             if copy is None or in_use or len(copy.parts) < alike:
-                copy = PackedCopy(self._size, alike, self._parameters.dtype)
+                copy = PackedCopies(self._size, alike, self._parameters.dtype)
                 self._copy = copy
             if copy.version != version:
                 copy.version = copy.filled = 0  # packed halfway, it would be of no version
@@ -100,7 +100,7 @@ class PackedWeights:
             copy.readers.append(None)
         return copy
 
-    def give_back(self, copy: PackedCopy) -> None:
+    def give_back(self, copy: PackedCopies) -> None:
         """End a lease."""
         copy.readers.pop()
 

@@ -146,7 +146,7 @@ class Passes:
         y, (h, c) = results
         panels = self.panels[laid_out.form]
         # Weights of a model that is trained are new in every step.
-        packed = panels.lease(split.copies, split.workers if laid_out.span else 1)
+        packed = panels.lease(split.copies, split.workers if laid_out.training else 1)
         try:
             h0, c0 = hx if hx[0].size == 0 else map(flat, hx)
             x = flat(sequence.array)

@@ -40,9 +40,9 @@ class Piece:
         call["first_layer"], call["last_layer"] = self.layers
         call["first_direction"], call["last_direction"] = self.directions
         call["start"], call["stop"], call["segment"] = self.start, self.stop, self.segment
-        call["kept"] = self.start
+        call["first_kept"] = self.start
         # The directions begin at opposite ends of the sequence: the outputs of all steps are held.
-        call["held"] = self.start if call["directions"] == 1 else 0
+        call["first_held"] = self.start if call["directions"] == 1 else 0
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def plan_of(config: LSTMConfig, laid_out: Layout, threads: int) -> Plan:
     Plan
     """
     itemsize = config.numpy_dtype.itemsize
-    B, training = int(laid_out.call["batch"][0]), bool(laid_out.call["training"][0])
+    B, training = int(laid_out.call["batch"][0]), laid_out.training
     pieces, split = laid_out.pieces, laid_out.split
     if training:
         operations = pieces.most_operations(B)
@@ -87,7 +87,7 @@ def plan_of(config: LSTMConfig, laid_out: Layout, threads: int) -> Plan:
     if training and (summing := task_workers(threads, operations)) > workers:
         reason += f"; {summing} sum up the weight gradients"
         workers = summing
-    rows = -(-B // split.workers) if split.by_rows else B
+    rows = split.rows(B)
     packed = packed_layout(config, laid_out.form)
     widest = int(packed.cells["widest"][0])
     height = max(1, -(-rows // max(1, tiles_for_rows(rows, widest))))

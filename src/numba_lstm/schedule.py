@@ -129,6 +129,10 @@ class Split:
         """Whether every worker has rows of its own, and waits for nobody."""
         return self.tasks == 0
 
+    def rows(self, B: int) -> int:
+        """Rows of a worker, of so many in the batch."""
+        return -(-B // self.workers) if self.by_rows else B
+
 
 def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
     """Decide how inference is shared out.

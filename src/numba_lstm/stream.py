@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from . import threadpool
 from .config import LSTMConfig
 from .guarded import Guarded
 from .kernels.inactive_rows import restore_inactive_rows
 from .kernels.step import STEP, lstm_step
 from .layout import PanelForm, layout
+from .locks import Turn
 from .memory import aligned_zeros, flat, writable
-from .packing import PackedCopy, PackedWeights
+from .packing import PackedCopies, PackedWeights
 from .passes import run_forward
 from .validation import (
     FloatArray,
@@ -113,7 +113,7 @@ class Stream(Guarded):
         self.batch_size = batch_size
         self._dtype = dtype = config.numpy_dtype
         self._threads = threads
-        self._turn = threadpool.Turn(_ONE_CALL)
+        self._turn = Turn(_ONE_CALL)
         shape = (config.cells, batch_size, config.hidden_size)
         self._h, self._c = aligned_zeros(shape, dtype), aligned_zeros(shape, dtype)
         self._before = aligned_zeros((2, *shape), dtype)
@@ -124,7 +124,7 @@ class Stream(Guarded):
         self._y_shape = (batch_size, config.output_size)
         self._workers = laid_out.split.workers
         self._workspace = Workspace(dtype).reserve(laid_out.size)
-        self._lease: PackedCopy | None = None
+        self._lease: PackedCopies | None = None
         self._table = np.zeros(1, STEP)
         self._enter(
             calls=laid_out.call,
@@ -349,7 +349,7 @@ class SequentialStream(Guarded):
         for taken in features:
             self._meaning += f", {taken} = features of the first layer"
         self._between = [np.zeros(shape, dtype) for shape in between]
-        self._turn = threadpool.Turn(_ONE_CALL)
+        self._turn = Turn(_ONE_CALL)
 
     def __reduce__(self) -> NoReturn:
         refuse_copy(self)

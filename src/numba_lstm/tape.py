@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from . import threadpool
+from .locks import Turn
 from .parameters import Parameters
 
 Saved = TypeVar("Saved")
@@ -26,7 +26,7 @@ class Tape(Generic[Saved]):
 
     def __init__(self, layer: str) -> None:
         self._layer = layer
-        self.alone = threadpool.Turn(
+        self.alone = Turn(
             f"another forward or backward of this {layer} is under way: "
             "training state belongs to one call at a time"
         )

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import threadpool
 from .embedding import Embedding
 from .guarded import Guarded
+from .locks import Turn
 from .lstm import LSTM, dropout_numbers
 from .optimizers import Optimizer, clip_factor, global_norm
 from .parameters import Parameters
@@ -193,7 +193,7 @@ class Trainer(Guarded):
         self.checkpoint = checkpoint
         self.skipped = 0
         self._y: FloatArray | None = None
-        self._alone = threadpool.Turn(_ONE_STEP)
+        self._alone = Turn(_ONE_STEP)
 
     @property
     def optimizer(self) -> Optimizer:
@@ -437,7 +437,7 @@ class Trainer(Guarded):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._alone = threadpool.Turn(_ONE_STEP)
+        self._alone = Turn(_ONE_STEP)
         # Model and optimiser were copied each with its parameters: the same ones again.
         vars(self.optimizer)["parameters"] = self.model.parameters
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from ..storage import write_file
+from ..files import write_file
 from . import report
 from .chart import FORMATS, picture
 from .comparison import MODES, SECONDS, Comparison, MismatchError, check_threads, compare

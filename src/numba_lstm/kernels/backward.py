@@ -19,7 +19,7 @@ from .dropout import dropout
 from .gemm import Place, Terms, product
 from .kept import keeps_gates, kept_cell_state, kept_term, outputs_row
 from .lanes import load_up_to, store_up_to
-from .order import Sequence, at_begin, at_end, layer_and_direction, step_at
+from .order import Strided, at_begin, at_end, layer_and_direction, step_at
 from .panels import gate_stride, gates_of_panel, panels_of, whole_panels
 from .rooms import rows_in_room
 from .states import load_state, save_state
@@ -43,7 +43,7 @@ def _doutputs(call, cell, workspace):
     row = outputs_row(call, cell)
     step = call.batch * row
     first = call.start if call.directions == 1 else 0
-    return Sequence(address(workspace, cell.doutputs) - first * step, step, row)
+    return Strided(address(workspace, cell.doutputs) - first * step, step, row)
 
 
 class StepBack(NamedTuple):
@@ -80,7 +80,7 @@ def places_of_step_back(call, cells, index, dy, workspace, later, first, room):
     if not keeps_gates(call, step + onwards):
         onwards = 0
     c_next = onwards * room.rows * cell.c_row
-    outputs, has_dy = Sequence(address(dy, 0), call.y_step, call.y_row), dy.size > 0
+    outputs, has_dy = Strided(address(dy, 0), call.y_step, call.y_row), dy.size > 0
     if layer < call.layers - 1:
         outputs, has_dy = _doutputs(call, cell, workspace), True
     place = outputs.start + (step * outputs.step + first * outputs.row + direction * cell.hidden)
@@ -262,19 +262,19 @@ def input_gradient(
         return
     D = call.directions
     lanes = width(scratch)
-    inputs = Sequence(address(dx, 0), call.x_step, call.x_row)
+    slopes = Strided(address(dx, 0), call.x_step, call.x_row)
     if layer > 0:
-        inputs = _doutputs(call, cells[(layer - 1) * D], workspace)
+        slopes = _doutputs(call, cells[(layer - 1) * D], workspace)
     for start in range(begin, end, call.dx_steps):
         steps = min(call.dx_steps, end - start)
         term = kept_term(call, start, room, first)
-        place = inputs.start + (start * inputs.step + first * inputs.row)
+        place = slopes.start + (start * slopes.step + first * slopes.row)
         # Tiles are cut from the rows of a step; few rows are cut from the steps of a row instead.
         blocks, block, height, row = steps, room.rows, rows, 1
-        out = Place(place, inputs.step, inputs.row, 4 * lanes)
+        out = Place(place, slopes.step, slopes.row, 4 * lanes)
         if rows < ROWS:
             blocks, block, height, row = height, row, blocks, block
-            out = Place(place, inputs.row, inputs.step, 4 * lanes)
+            out = Place(place, slopes.row, slopes.step, 4 * lanes)
         for direction in range(call.first_direction, call.last_direction):
             cell = cells[layer * D + direction]
             gates = address(workspace, cell.gates)
@@ -282,8 +282,8 @@ def input_gradient(
             product_of_dgates(call, cell, packed, direction, blocks, height, terms, scratch, out)
     if layer > 0 and call.dropped > 0 and call.last_direction == D:
         for step in range(begin, end):
-            outputs = inputs.start + step * inputs.step
-            dropout(call, layer - 1, step, first, rows, inputs.row, outputs)
+            outputs = slopes.start + step * slopes.step
+            dropout(call, layer - 1, step, first, rows, slopes.row, outputs)
 
 
 @kernel

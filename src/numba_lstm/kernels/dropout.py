@@ -48,7 +48,7 @@ def dropout(call, layer, step, first, rows, units, values):
     dropped = np.uint64(call.dropped)
     share = call.dropped / 2.0**53
     scale = 1.0 / (1.0 - share) if share < 1.0 else 0.0
-    key = _joined(_joined(_joined(np.uint64(call.seed), call.number), layer), step)
+    key = _joined(_joined(_joined(np.uint64(call.seed), call.dropout_call), layer), step)
     for row in range(first, first + rows):
         row_key = _joined(key, row)
         place = values + row * units

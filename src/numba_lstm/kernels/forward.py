@@ -17,7 +17,7 @@ from .dropout import dropout
 from .gemm import Place, Terms, Upcoming, rows_of, tile_product
 from .kept import keeps_gates, kept_cell_state, kept_hidden, kept_term, outputs_row
 from .lanes import copy_columns, store_up_to
-from .order import Sequence, layer_and_direction, outputs_below, source_of_layer, step_at
+from .order import Strided, layer_and_direction, outputs_below, source_of_layer, step_at
 from .panels import (
     gate_stride,
     gates_of_panel,
@@ -74,7 +74,7 @@ class Walk(NamedTuple):
 class Surroundings(NamedTuple):
     """What a worker walks among."""
 
-    source: Sequence
+    source: Strided
     y: Any
     workspace: Any
     scratch: Pointer
@@ -167,17 +167,17 @@ def _at(along, k):
 
 @inlined
 def _activate(
-    count, apart, gates, gate, kept, c_before, c_after, h, room, y, y_units, next_elsewhere
+    count, apart, gates, gate, kept, c_before, c_after, h, units, y, y_units, next_elsewhere
 ):
     """Gates and states of W units of several rows, or of several panels of W units of one row.
 
     From one to the next it is `apart` units. The pre-activations are still in L1, and the gates
-    take their place: where they are `kept`, or in a scratch. h and c have `room` for units. One
-    loop for tiles of every height: unrolled in registers it is no faster, and compiles three times
-    as long. But two loops, since a CPU looks ahead over some 300 instructions: what follows from c
-    would wait for it, and the next rows' gates could not begin (a seventh more time). The gates of
-    a narrow panel stand so close that a vector of one reaches into the next: they are written in
-    ascending order, and what is beyond the units has no meaning.
+    take their place: where they are `kept`, or in a scratch. h and c have room for so many `units`.
+    One loop for tiles of every height: unrolled in registers it is no faster, and compiles three
+    times as long. But two loops, since a CPU looks ahead over some 300 instructions: what follows
+    from c would wait for it, and the next rows' gates could not begin (a seventh more time). The
+    gates of a narrow panel stand so close that a vector of one reaches into the next: they are
+    written in ascending order, and what is beyond the units has no meaning.
 
     Where the next step writes elsewhere, to memory, its places are asked for: too short a
     way for a prefetcher to learn (T1000 B50 I1 H32 in training 118 GFLOP/s, and 131 with this). And
@@ -198,7 +198,7 @@ def _activate(
         store(f, place + gate)
         store(g, place + 2 * gate)
         store(o, place + 3 * gate)
-        store_up_to(c, _at(c_after, k), room - k * apart)
+        store_up_to(c, _at(c_after, k), units - k * apart)
     for k in range(count):
         keep_loop()
         if next_elsewhere:
@@ -207,11 +207,11 @@ def _activate(
             for along in (c_after, h, y):
                 fetch_to_write(_at(along, k) + along.onwards)
         h_new = cell_output(load(_at(gates, k) + 3 * gate), load(_at(c_after, k)))
-        store_up_to(h_new, _at(h, k), room - k * apart)
+        store_up_to(h_new, _at(h, k), units - k * apart)
         store_up_to(h_new, _at(y, k), y_units - k * apart)
 
 
-class Groups(NamedTuple):
+class PanelGroups(NamedTuple):
     """Groups of panels side by side, a tile across each, that the panels of a cell are cut into."""
 
     widest: int  # panels of a group
@@ -231,7 +231,7 @@ def _groups_of_panels(cell, rows, first_panel, last_panel, lanes):
     widest = panels_for_rows_compiled(rows, 4) if cell.widest == WIDE else 1
     wide = whole // widest
     rest = whole - wide * widest
-    return Groups(widest, wide, rest // 2, rest % 2, last_vectors)
+    return PanelGroups(widest, wide, rest // 2, rest % 2, last_vectors)
 
 
 @inlined

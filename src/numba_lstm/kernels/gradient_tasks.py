@@ -130,11 +130,11 @@ def tasks_of_gradients(panels, features, workers):
 @inlined
 def task_of_number(panels, panel_tasks, features, feature_tasks, number):
     """One of the tasks of a cell."""
-    stretch = number // feature_tasks
-    part = number - stretch * feature_tasks
+    share = number // feature_tasks
+    part = number - share * feature_tasks
     return Task(
-        first_of_share(panels, stretch, panel_tasks),
-        first_of_share(panels, stretch + 1, panel_tasks),
+        first_of_share(panels, share, panel_tasks),
+        first_of_share(panels, share + 1, panel_tasks),
         first_of_share(features, part, feature_tasks),
         first_of_share(features, part + 1, feature_tasks),
     )

@@ -30,7 +30,7 @@ from .gradient_tasks import (
 )
 from .kept import kept_hidden, kept_term, outputs_row
 from .lanes import copy_columns
-from .order import Sequence, at_begin, at_end, layer_and_direction, source_of_layer
+from .order import Strided, at_begin, at_end, layer_and_direction, source_of_layer
 from .outer_products import (
     Ahead,
     Results,
@@ -214,8 +214,8 @@ def _features_of_block(call, cells, index, terms, x, workspace):
     h = kept_hidden(call, cell, direction, workspace, before)
     h_row = outputs_row(call, cell)
     return (
-        Sequence(x_start + (terms.step * x_step + terms.row * x_row), x_step, x_row),
-        Sequence(h + terms.row * h_row, call.batch * h_row, h_row),
+        Strided(x_start + (terms.step * x_step + terms.row * x_row), x_step, x_row),
+        Strided(h + terms.row * h_row, call.batch * h_row, h_row),
     )
 
 
@@ -266,7 +266,7 @@ def _gradient_task(
         terms = block_at_hand(call, cell, group, later)
         following, next_number = (of_group, later + 1) if later + 1 < blocks else (next_task, 0)
         next_terms = block_at_hand(call, cell, following.group, next_number)
-        number_terms(call, call.kept, terms, numbers)
+        number_terms(call, call.first_kept, terms, numbers)
         block = Block(
             terms.steps * terms.rows,
             numbers,

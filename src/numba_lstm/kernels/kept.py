@@ -16,7 +16,7 @@ def outputs_row(call, cell):
 @inlined
 def keeps_gates(call, step):
     """Whether there is room for the gates of a step."""
-    return call.kept <= step < call.kept + call.gate_steps
+    return call.first_kept <= step < call.first_kept + call.gate_steps
 
 
 @inlined
@@ -24,17 +24,17 @@ def kept_hidden(call, cell, direction, workspace, step):
     """Hidden state that training keeps behind a step, rows D H apart."""
     row = outputs_row(call, cell)
     place = cell.outputs + direction * cell.hidden
-    return address(workspace, place) + (step - call.held) * call.batch * row
+    return address(workspace, place) + (step - call.first_held) * call.batch * row
 
 
 @inlined
 def kept_cell_state(call, cell, workspace, step, room, row):
     """Cell state of a row that training keeps behind a step."""
-    slot = step - call.kept + 1 - cell.reverse
+    slot = step - call.first_kept + 1 - cell.reverse
     return address(workspace, cell.c) + kept_row(room, call.gate_steps + 1, slot, row) * cell.c_row
 
 
 @inlined
 def kept_term(call, step, room, row):
     """Number of a term (t, row) of those whose gates training keeps."""
-    return kept_row(room, call.gate_steps, step - call.kept, row)
+    return kept_row(room, call.gate_steps, step - call.first_kept, row)

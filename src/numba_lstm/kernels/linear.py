@@ -69,7 +69,7 @@ def linear_product(values, rows, terms, packed, columns, cached, out, scratches,
     restore_mode(mode)
 
 
-class Places(NamedTuple):
+class GradientScratch(NamedTuple):
     """What a worker needs for the gradients of a linear layer: places in its scratch, and a size.
 
     The numbers of terms stand at 0.
@@ -90,7 +90,8 @@ def places_for_gradients(inputs, outputs, lanes):
     block_of_dy = block_of_x + BLOCK_TERMS * 4 * lanes
     sums_of_rows = block_of_dy + BLOCK_TERMS * features
     sums = sums_of_rows + features
-    return Places(block_of_x, block_of_dy, sums_of_rows, sums, sums + panels * features * 4 * lanes)
+    size = sums + panels * features * 4 * lanes
+    return GradientScratch(block_of_x, block_of_dy, sums_of_rows, sums, size)
 
 
 _places_for_gradients_compiled = inlined(places_for_gradients)

@@ -12,7 +12,7 @@ from ..jit import inlined
 from ..simd.pointer import Pointer, address
 
 
-class Sequence(NamedTuple):
+class Strided(NamedTuple):
     """A sequence: the numbers of row b at step t stand from ``start[t * step + b * row]``."""
 
     start: Pointer
@@ -32,14 +32,14 @@ def outputs_below(call, cells, layer, workspace):
     """Where a layer reads what the layer below gave."""
     cell = cells[layer * call.directions]
     step = call.batch * cell.inputs
-    return Sequence(address(workspace, cell.source) - call.held * step, step, cell.inputs)
+    return Strided(address(workspace, cell.source) - call.first_held * step, step, cell.inputs)
 
 
 @inlined
 def source_of_layer(call, cells, layer, x, workspace):
     """Where a layer's input stands: x, or what the layer below gave."""
     if layer == 0:
-        return Sequence(address(x, 0), call.x_step, call.x_row)
+        return Strided(address(x, 0), call.x_step, call.x_row)
     return outputs_below(call, cells, layer, workspace)
 
 

@@ -42,11 +42,12 @@ CALL = np.dtype(
             # recurrence: a chunk of them, or two where workers share out stages; 0 for none
             "ahead",
             "gate_steps",  # steps whose gates are kept; 0: every tile passes through a scratch
-            "kept",  # first step of which gates and cell states are kept
-            "held",  # first step of which outputs are kept
+            "first_kept",  # first step of which gates and cell states are kept
+            "first_held",  # first step of which outputs are kept
             "scratch",  # place of the first worker's scratch
             "scratch_apart",  # from a worker's scratch to the next one's
-            "way",  # in a scratch: 1 if the worker's next step goes through the panels from the end
+            # in a scratch: 1 if the worker's next step goes through the panels from the end
+            "way_place",
             # that the rows of states and gates are in: one for each worker with rows of its own (in
             # inference just that one has rows in it), or 1
             "rooms",
@@ -71,7 +72,7 @@ CALL = np.dtype(
             # dropout
             "dropped",  # share dropped, in units of 2**-53
             "seed",
-            "number",  # of this call
+            "dropout_call",  # number of this call among those with dropout
         )
     ]
 )

@@ -59,7 +59,7 @@ def scratch_of(call, workspace, worker):
 @inlined
 def _place_of_way(call, worker):
     """Where a worker notes which way it goes next."""
-    return call.scratch + worker * call.scratch_apart + call.way
+    return call.scratch + worker * call.scratch_apart + call.way_place
 
 
 @inlined

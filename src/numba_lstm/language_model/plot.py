@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage import write_file
+from ..files import write_file
 from .run import PICTURE, TrainingRun
 
 _WINDOW_COLOUR = "#bcd0e6"

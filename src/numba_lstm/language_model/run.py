@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import discard_parts
 from ..sequential import States
-from ..storage import FormatError, discard_parts, read_tensors, write_tensors
+from ..storage import FormatError, read_tensors, write_tensors
 from ..validation import state_pair
 from .corpus import Corpus, Streams, python_reference, text_file
 from .interruption import Interruption

@@ -1,1 +1,1 @@
-"""The rooms that speak LLVM: a vector register, a tile of them, and what the CPU offers."""
+"""What speaks LLVM: a vector register, a tile of them, and what the CPU offers."""
