@@ -30,7 +30,7 @@ ORDER = re.findall(
     kernels.gradients kernels.vocabulary_back kernels.units_back kernels.wavefront kernels.step
     kernels.inactive_rows kernels.linear kernels.embedding kernels.losses kernels.updates
     kernels.probes validation guarded locks memory config parameters initialization files storage
-    pieces schedule layout plan threadpool packing tape workspace
+    pieces schedule packed_layout layout plan threadpool packing tape workspace
     sequences passes interop stream layer lstm embedding linear sequential
     losses optimizers trainer warmup
     numba_lstm

@@ -8,7 +8,8 @@ import pytest
 
 import numba_lstm as nl
 from numba_lstm.kernels.tiling import NARROW, ROWS, WIDE, widest_for_rows
-from numba_lstm.layout import PanelForm, layout
+from numba_lstm.layout import layout
+from numba_lstm.packed_layout import PanelForm
 from numba_lstm.simd import cpu
 from schedules import laid_out_with
 
@@ -25,8 +26,10 @@ def choose():
 
         def set_choice(widest, ahead, cached):
             chosen.enter_context(
+                laid_out_with("packed_layout", widest_for_rows=lambda rows: widest)
+            )
+            chosen.enter_context(
                 laid_out_with(
-                    widest_for_rows=lambda rows: widest,
                     projects_ahead=lambda *arguments: ahead,
                     are_distant=lambda *arguments: cached == SMALL,
                 )

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import numba_lstm as nl
-from numba_lstm.layout import PanelForm, layout
+from numba_lstm.layout import layout
+from numba_lstm.packed_layout import PanelForm
 from numba_lstm.simd import cpu
 from schedules import laid_out_with
 

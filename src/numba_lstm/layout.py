@@ -1,13 +1,11 @@
-"""Where everything stands that a call needs: packed weights, and one piece of memory for the rest.
+"""Where everything stands that a call needs, in one piece of memory.
 
 Places are taken one behind another, and entered with all sizes in the tables that kernels read.
 """
 
 from __future__ import annotations
 
-import enum
 import functools
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,9 +16,10 @@ from numpy.typing import NDArray
 
 from .config import LSTMConfig
 from .kernels.gradient_tasks import most_features_of_task, steps_for_batch
-from .kernels.tables import BLOCK_TERMS, CALL, CELL, FLOATS_OF_FLAG, ROOM_FOR_TERMS
-from .kernels.tiling import NARROW, ROWS, TILE_VECTORS, WIDE, stretches_for_terms, widest_for_rows
+from .kernels.tables import BLOCK_TERMS, CALL, FLOATS_OF_FLAG, ROOM_FOR_TERMS
+from .kernels.tiling import ROWS, TILE_VECTORS, WIDE, stretches_for_terms
 from .memory import APART_BYTES, CACHE_LINE, Places, round_up
+from .packed_layout import PanelForm, packed_layout, panel_form, row_stride
 from .pieces import Piece, Pieces
 from .schedule import (
     LONGEST_CHUNK,
@@ -37,94 +36,6 @@ from .simd import cpu
 
 # Backward goes at once through as many steps as have so many times `cpu.cached_numbers` of gates.
 _CACHES_OF_A_SPAN = 6
-# Rows whose distance is a multiple of this fall into the same sets of the L1 cache.
-_ALIASING_BYTES = 4096
-
-
-class PanelForm(enum.Enum):
-    """How weights are packed (`kernels.panels`)."""
-
-    WIDE = "panels of four vectors"
-    WHOLE = "the same, with room for W units in the last one, however few they are"
-    NARROW = "panels of two vectors, for tall tiles"
-    NARROW_AHEAD = "the same, but the inputs' rows wide: they are projected ahead"
-
-    # There is one object of each: Enum's own takes a fifth of a microsecond of every call.
-    __hash__ = object.__hash__
-
-    @property
-    def widest(self) -> int:
-        """Vectors in a row of their widest panels, by which alone those for the way back differ."""
-        return NARROW if self in (PanelForm.NARROW, PanelForm.NARROW_AHEAD) else WIDE
-
-
-@dataclass(frozen=True)
-class PackedLayout:
-    """Where the packed weights of every cell stand.
-
-    Attributes
-    ----------
-    cells : array of CELL
-        Sizes, places of the parameters and of the packed weights.
-    forward_size, backward_size : int
-        Numbers of what the forward pass reads, and of what the backward pass reads.
-    """
-
-    cells: NDArray[Any]
-    forward_size: int
-    backward_size: int
-
-
-def _row_stride(count: int, itemsize: int) -> int:
-    """Numbers from one row to the next, off the multiples of 4096 bytes."""
-    aliased = (count * itemsize) % _ALIASING_BYTES == 0
-    return count + CACHE_LINE // itemsize if aliased else count
-
-
-@functools.lru_cache(maxsize=256)
-def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
-    """Lay out packed weights.
-
-    Parameters
-    ----------
-    config : LSTMConfig
-    form : PanelForm
-
-    Returns
-    -------
-    PackedLayout
-    """
-    shapes = config.shapes()
-    ends = itertools.accumulate(map(math.prod, shapes.values()))
-    places = dict(zip(shapes, (0, *ends), strict=False))
-    itemsize = config.numpy_dtype.itemsize
-    W = cpu.lanes(itemsize)
-    H, D = config.hidden_size, config.directions
-    padded = round_up(H, W)
-    columns = 4 * (padded if form is PanelForm.WHOLE else H)
-    cells = np.zeros(config.cells, CELL)
-    forward, backward = Places(itemsize), Places(itemsize)
-    for index, cell in enumerate(cells):
-        suffix = config.suffix(index)
-        cell["inputs"] = config.inputs(index // D)
-        cell["hidden"] = H
-        cell["reverse"] = index % D
-        cell["state_row"] = _row_stride(padded, itemsize)
-        cell["weight_ih"] = places[f"weight_ih_{suffix}"]
-        cell["weight_hh"] = places[f"weight_hh_{suffix}"]
-        cell["bias"] = places.get(f"bias_{suffix}", -1)
-        cell["gate_columns"] = columns
-        cell["widest"] = form.widest
-        rows_of_inputs = 1 + int(cell["inputs"])
-        cell["wide_rows"] = rows_of_inputs + H
-        if form.widest == NARROW:
-            cell["wide_rows"] = rows_of_inputs if form is PanelForm.NARROW_AHEAD else 0
-        cell["panels"] = forward.take(rows_of_inputs + H, round_up(columns, W))
-        cell["recurrent_panels"] = backward.take(1 + columns, padded)
-        if index % D == 0:
-            input_panels = backward.take(1 + D * columns, round_up(int(cell["inputs"]), W))
-        cell["input_panels"] = input_panels
-    return PackedLayout(cells, forward.size, backward.size)
 
 
 @dataclass(frozen=True)
@@ -228,20 +139,6 @@ def _span(config: LSTMConfig, T: int, B: int, checkpointed: bool) -> int:
     return round_up(max(1, _CACHES_OF_A_SPAN * cached // numbers_of_step), block)
 
 
-def _panel_form(config: LSTMConfig, rows: int, training: bool, ahead: bool) -> PanelForm:
-    """Form of the weights for so many rows of a worker, of inputs that are projected ahead or not.
-
-    One row takes two whole panels in one tile, but a narrow one after the whole one (H 18: 149 ns a
-    step, and 101 in whole panels). Where there are more panels, or more rows, padding the last
-    panel is no gain or a loss, unless it has as many vectors anyhow.
-    """
-    if widest_for_rows(rows) == NARROW:
-        return PanelForm.NARROW_AHEAD if ahead else PanelForm.NARROW
-    H, W = config.hidden_size, cpu.lanes(config.numpy_dtype.itemsize)
-    almost = W < H <= W + W // 2 or H % W > W * 3 // 4
-    return PanelForm.WHOLE if not training and rows == 1 and almost else PanelForm.WIDE
-
-
 class _Draft:
     """Tables of a call while they are filled in, one subject after another.
 
@@ -281,7 +178,7 @@ class _Draft:
         self.take_scratches()
         self.flags = self.take_flags()
         self.enter_rooms(threads)
-        self.form = _panel_form(config, self.rows, training, bool(self.sizes["ahead"]))
+        self.form = panel_form(config, self.rows, training, bool(self.sizes["ahead"]))
         packed = packed_layout(config, self.form)
         self.sizes["packed_apart"] = packed.forward_size if self.split.copies > 1 else 0
         self.cells = packed.cells.copy()
@@ -444,7 +341,7 @@ class _Draft:
             doutputs = [places.take(steps_back, outputs) for _ in range(count)]
         # Tiles read whole vectors behind the last term.
         gates_size = H // lanes * self.gates_panel + (self.terms * (H % lanes) + lanes) * 4
-        cells["c_row"] = c_row = _row_stride(H, self.itemsize)
+        cells["c_row"] = c_row = row_stride(H, self.itemsize)
         state = B * int(cells["state_row"][0])
         self.sizes["rooms_apart"] = rooms_apart = APART_BYTES // self.itemsize
         apart = (int(self.sizes["rooms"]) - 1) * rooms_apart

@@ -22,8 +22,9 @@ from .kernels.units_back import lstm_units_back
 from .kernels.vocabulary import lstm_vocabulary
 from .kernels.vocabulary_back import lstm_vocabulary_back
 from .kernels.wavefront import lstm_wavefront
-from .layout import Layout, PanelForm, packed_layout
+from .layout import Layout
 from .memory import NOTHING, flat
+from .packed_layout import PanelForm, packed_layout
 from .packing import PackedWeights
 from .parameters import Parameters
 from .schedule import Sharing, Split, pass_workers, piece_split, task_workers

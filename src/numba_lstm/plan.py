@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from .config import LSTMConfig
 from .kernels.tiling import panels_for_rows, tiles_for_rows
-from .layout import Layout, packed_layout
+from .layout import Layout
+from .packed_layout import packed_layout
 from .schedule import Sharing, piece_split, task_workers
 from .simd import cpu
 

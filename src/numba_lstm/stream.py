@@ -12,9 +12,10 @@ from .config import LSTMConfig
 from .guarded import Guarded
 from .kernels.inactive_rows import restore_inactive_rows
 from .kernels.step import STEP, lstm_step
-from .layout import PanelForm, layout
+from .layout import layout
 from .locks import Turn
 from .memory import aligned_zeros, flat, writable
+from .packed_layout import PanelForm
 from .packing import PackedCopies, PackedWeights
 from .passes import run_forward
 from .validation import (
