@@ -411,3 +411,16 @@ def test_a_layer_that_ran_by_itself_keeps_a_sequential_from_going_back(T, place)
     model.forward(np.ones((5, 2, 3)))
     model.backward(np.ones_like(y))
     assert model.gradients.flat.any()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Linear(3, 4)",
+        "Linear(3, 4, bias=False, dtype='float64')",
+        "Embedding(5, 2)",
+        "Embedding(5, 2, dtype='float64')",
+    ],
+)
+def test_a_layer_is_written_as_the_call_that_builds_it(text):
+    assert repr(eval(f"nl.{text}")) == text

@@ -18,6 +18,7 @@ from .tape import Tape
 from .validation import (
     FloatArray,
     boolean,
+    dtype_in_words,
     float_dtype,
     integer,
     integer_array,
@@ -141,7 +142,8 @@ class Embedding(Layer):
         return cls(**configuration)
 
     def __repr__(self) -> str:
-        return f"Embedding({self.num_embeddings}, {self.embedding_dim})"
+        sizes = f"{self.num_embeddings}, {self.embedding_dim}"
+        return f"Embedding({sizes}{dtype_in_words(self.parameters.dtype)})"
 
     def _tokens(self, tokens: Any) -> NDArray[np.int64]:
         """Validate tokens."""

@@ -23,6 +23,7 @@ from .tape import Tape
 from .validation import (
     FloatArray,
     boolean,
+    dtype_in_words,
     float_dtype,
     integer,
     real_array,
@@ -128,7 +129,9 @@ class Linear(ThreadedLayer):
         }
 
     def __repr__(self) -> str:
-        return f"Linear({self.in_features}, {self.out_features})"
+        bias = "" if self.bias else ", bias=False"
+        sizes = f"{self.in_features}, {self.out_features}"
+        return f"Linear({sizes}{bias}{dtype_in_words(self.parameters.dtype)})"
 
     def _split(self, array: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Weight and bias (empty if there is none) in a flat array of all parameters."""

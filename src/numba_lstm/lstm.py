@@ -90,7 +90,8 @@ class LSTM(ThreadedLayer):
     threads : int, optional
         Upper bound of threads for a call; all by default. The bits do not depend on it.
     seed : int, Generator, SeedSequence or None
-        Source of the initial weights, drawn from U(-1/sqrt(H), 1/sqrt(H)), and of dropout.
+        Source of the initial weights, drawn from U(-1/sqrt(H), 1/sqrt(H)), of the biases, each the
+        sum of two such draws as in PyTorch, and of dropout.
 
     Attributes
     ----------

@@ -139,6 +139,11 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
     raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
 
 
+def dtype_in_words(dtype: np.dtype[Any]) -> str:
+    """A layer's last argument as a call would have it, unless it is the default."""
+    return "" if dtype == np.float32 else f", dtype={dtype.name!r}"
+
+
 def array_of_kind(name: str, value: Any, kinds: str, expected: str) -> NDArray[Any]:
     """Return `value` as an array whose dtype is of one of `kinds`.
 

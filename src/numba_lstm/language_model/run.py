@@ -37,10 +37,6 @@ _CURVES = ("losses", "training", "held_out")
 _CHECKPOINT_SECONDS = 20.0
 _SAMPLE_LENGTH = 200
 _SAMPLE_TEMPERATURE = 0.7
-# The learning rate falls over this last share of all windows. Held-out bits per character of the
-# defaults with two seeds: 1.863 and 1.803 without, 1.792 for the first with a quarter; 1.823 with
-# a half and 1.873 with three quarters, which leave too little time to learn.
-_COOLING_SHARE = 0.25
 
 
 class Watcher:
@@ -313,19 +309,15 @@ class TrainingRun:
         with self._interruption.deferred():
             started = time.perf_counter()
             inputs, targets = self.streams.window(progress.window)
-            self._trainer.optimizer.lr = self._learning_rate()
+            windows = self.streams.windows
+            left = (self.settings.epochs - progress.epoch) * windows - progress.window
+            self._trainer.optimizer.lr = self.settings.rate(left, windows)
             loss, self._state = self._trainer.step(inputs, targets, self._state)
             if self._kernels_are_loaded:
                 progress.seconds += time.perf_counter() - started
                 progress.characters += inputs.size
             self._kernels_are_loaded = True
             progress.complete_window(loss)
-
-    def _learning_rate(self) -> float:
-        """Learning rate of the next window."""
-        total = self.settings.epochs * self.streams.windows
-        left = total - self.progress.epoch * self.streams.windows - self.progress.window
-        return self.settings.learning_rate * min(1.0, left / (_COOLING_SHARE * total))
 
     def _complete_epoch(self, watcher: Watcher) -> None:
         """Evaluate, write a sample, and save."""

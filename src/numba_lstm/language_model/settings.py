@@ -10,6 +10,10 @@ from ..trainer import Trainer
 from ..validation import integer, number
 from .model import CharLanguageModel
 
+# The learning rate falls over this last share of all windows. Held-out bits per character of the
+# defaults with two seeds: 1.863 and 1.803 without, 1.792 for the first with a quarter; 1.823 with
+# a half and 1.873 with three quarters, which leave too little time to learn.
+_COOLING_SHARE = 0.25
 # Adam takes ten times of it in its first step, and float32 ends at 3.4e38.
 _LARGEST_RATE = 1e37
 
@@ -82,6 +86,22 @@ class Settings:
             threads=threads,
             seed=self.seed,
         )
+
+    def rate(self, left: int, windows: int) -> float:
+        """Return the learning rate of a window.
+
+        Parameters
+        ----------
+        left : int
+            Windows up to the end of the run, itself among them.
+        windows : int
+            Of an epoch.
+
+        Returns
+        -------
+        float
+        """
+        return self.learning_rate * min(1.0, left / (_COOLING_SHARE * self.epochs * windows))
 
     def trainer(self, model: CharLanguageModel) -> Trainer:
         """Return what trains a model.
