@@ -175,6 +175,14 @@ def test_join_puts_parts_one_after_the_other():
     assert second.size == 4
 
 
+def test_a_version_rises_before_anything_is_written():
+    """Ctrl-C at the end of an edit takes no notice away."""
+    parameters = Parameters(SHAPES, "float32")
+    version = parameters.version
+    with parameters.edit():
+        assert parameters.version > version
+
+
 def test_joined_parts_share_memory_and_version():
     first, second = numbered({"a": (2,)}), numbered({"a": (3,)})
     detached = second["a"]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import numba_lstm as nl
+from numba_lstm import stream as stream_module
 
 
 def model_and_input(T=9, B=3, I=5, H=18, L=2, **options):
@@ -296,6 +297,29 @@ def test_a_sequential_model():
     np.testing.assert_array_equal(stream.step(tokens[0]), whole[0])
     stream.state = states
     np.testing.assert_array_equal(stream.state[0][1], states[0][1])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_interrupted_step_leaves_rows_that_sit_out(monkeypatch, threads):
+    """A signal that comes during a step is served when the kernel is through."""
+    lstm, x = model_and_input(B=64, H=64, I=64, threads=threads)
+    stream = lstm.stream(64)
+    active = np.arange(64) % 2 == 0
+    stream.step(x[0])
+    before = stream.state
+    for name in ("lstm_step", "run_forward"):
+        kernel = getattr(stream_module, name)
+
+        def interrupted(*arguments, kernel=kernel):
+            kernel(*arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(stream_module, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stream.step(x[1], active=active)
+    for array, expected in zip(stream.state, before, strict=True):
+        np.testing.assert_array_equal(array[:, ~active], expected[:, ~active])
+        assert (array[:, active] != expected[:, active]).any()
 
 
 def test_tokens_count_in_active_rows_only():

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import signal
+import threading
 import time
 
 import numba
@@ -209,6 +211,41 @@ def test_a_call_that_fails_leaves_nobody_at_work(failing):
     with pytest.raises(KeyboardInterrupt):
         threadpool._share_out_among_own_threads(kernel, (), 3)
     assert sorted(finished) == [worker for worker in range(3) if worker != failing]
+
+
+def test_whatever_interrupts_a_call_nobody_is_left_at_work(monkeypatch):
+    """Ctrl-C between handing a share over and anything else; and while it is waited for."""
+    finished = []
+
+    def kernel(worker, workers):
+        time.sleep(0.1)
+        finished.append(worker)
+
+    class Interrupted:
+        def __init__(self, queue):
+            self.queue = queue
+
+        def put(self, share):
+            self.queue.put(share)
+            raise KeyboardInterrupt
+
+    queue = threadpool._queue_of_own_threads()
+    monkeypatch.setattr(threadpool, "_queue_of_own_threads", lambda: Interrupted(queue))
+    with pytest.raises(KeyboardInterrupt):
+        threadpool._share_out_among_own_threads(kernel, (), 3)
+    assert sorted(finished) == [0, 1, 2]
+    monkeypatch.undo()
+
+    finished.clear()
+    late = threading.Timer(0.02, signal.raise_signal, [signal.SIGINT])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        late.start()
+        with pytest.raises(KeyboardInterrupt):
+            threadpool._share_out_among_own_threads(kernel, (), 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert finished == [1]
 
 
 def test_workers_grow_with_the_work(machine, shares):

@@ -47,9 +47,10 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
     target = _file_at(path)
     beside = target.with_name(_part(_begin(target.name), secrets.token_hex(4)))
     try:
-        mode = target.stat().st_mode if target.exists() else None
+        given = Path(path)
+        mode = given.stat().st_mode if given.exists() else None
         if mode is not None and not stat.S_ISREG(mode):
-            target.write_bytes(content)
+            given.write_bytes(content)
             return
         try:
             with beside.open("xb") as file:

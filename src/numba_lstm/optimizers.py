@@ -136,8 +136,8 @@ class Optimizer(Guarded, ABC):
         coefficients = self._cast((factor, *self._coefficients(steps)))
         with self.parameters.edit() as flat:
             arrays = (flat, gradients._writable, *self._moments.values())
+            self.steps = steps  # Ctrl-C during the update is served behind it
             threadpool.share_out(self._kernel, (*arrays, *coefficients), workers)
-            self.steps = steps
 
     @abstractmethod
     def _coefficients(self, steps: int) -> tuple[float, ...]:

@@ -278,7 +278,7 @@ class Parameters(Mapping[str, FloatArray]):
 
     @contextmanager
     def edit(self) -> Iterator[FloatArray]:
-        """Lend `flat` for writing; `version` rises afterwards.
+        """Lend `flat` for writing; `version` rises before and afterwards.
 
         Yields
         ------
@@ -287,6 +287,8 @@ class Parameters(Mapping[str, FloatArray]):
             that were taken of it is not noticed.
         """
         lent = self._writable.view()
+        # Before as well: Ctrl-C may come at the very end, and what was written must not go unseen.
+        self._store.version = next(_versions)
         try:
             yield lent
         finally:

@@ -205,22 +205,26 @@ class Stream(Guarded):
             y = require_output("out", out, self._y_shape, dtype)
         mask = None if active is None else active_rows(active, self.batch_size)
         self._turn.begin()
+        if mask is not None:
+            refuse_overlap("out", y, {"x": array})
+            self._before[0], self._before[1] = self._h, self._c
         try:  # a `with` would take a quarter of a microsecond more
-            if mask is not None:
-                self._before[0], self._before[1] = self._h, self._c
             packed = self._packed()
             if self._workers > 1:
                 refuse_overlap("out", y, {"x": array})
                 self._share_out(packed, flat(array), y.ravel())
             elif not lstm_step(self._table, writable(array), y):
                 raise overlap("out", "x")
+        finally:  # Ctrl-C during the step is served behind it
             if mask is not None:
-                h, c, before = flat(self._h), flat(self._c), flat(self._before)
-                cells = self._config.cells
-                restore_inactive_rows(flat(mask), cells, before, h, c, y.ravel())
-        finally:
+                self._restore(mask, y)
             self._turn.end()
         return y
+
+    def _restore(self, inactive: NDArray[np.bool_], y: FloatArray) -> None:
+        """Give the rows that sat a step out the state that they had."""
+        h, c, before = flat(self._h), flat(self._c), flat(self._before)
+        restore_inactive_rows(flat(inactive), self._config.cells, before, h, c, y.ravel())
 
     def _share_out(self, packed: FloatArray, x: FloatArray, y: FloatArray) -> None:
         """Run a step on several threads."""

@@ -13,8 +13,8 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numba
@@ -34,7 +34,7 @@ class _State:
         self.lock = locks.lock()
         self.forked_from_pool = False
         self.layer: str | None = None
-        self.executor: ThreadPoolExecutor | None = None
+        self.queue: SimpleQueue[_Share] | None = None
 
     def after_fork(self) -> None:
         """Forget the parent's threads, which did not come along, and what bounds their number."""
@@ -42,7 +42,7 @@ class _State:
         garbage.after_fork()
         self.forked_from_pool |= bool(numba_pool._is_initialized) or _forked_while_launching()
         self.layer = None
-        self.executor = None
+        self.queue = None
         _quota.cache_clear()
 
 
@@ -138,45 +138,101 @@ def layer() -> str:
     return name
 
 
-def _own_threads() -> ThreadPoolExecutor:
-    """Threads of our own for this process."""
+class _Share:
+    """One worker's share of a call, which runs once: on whichever thread claims it first.
+
+    Ctrl-C may come anywhere on the calling thread, and locks that are written in Python, like those
+    of an executor, then stay closed for ever. So a claim is one step, and who waits can ask again.
+
+    Parameters
+    ----------
+    run : callable
+        Computes the share.
+    """
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = run
+        self._claims: dict[None, str] = {}  # at most one, which enters atomically
+        self._at_work = threading.Lock()
+        self._at_work.acquire()
+        self._error: BaseException | None = None
+
+    def serve(self) -> None:
+        """Run it on a thread of our own, unless the caller has begun."""
+        if self._claims.setdefault(None, "thread") == "thread":
+            try:
+                self._run()
+            except BaseException as error:
+                self._error = error
+            finally:
+                self._at_work.release()
+
+    def complete(self) -> None:
+        """Run it on the thread of the caller, or wait for the other one."""
+        if self._claims.setdefault(None, "caller") == "caller":
+            self._run()
+            return
+        with self._at_work:
+            pass
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a thread of our own still uses the arrays of the call."""
+        return self._claims.get(None) == "thread" and self._at_work.locked()
+
+
+def _serve(shares: SimpleQueue[_Share]) -> None:
+    """Run what is in the queue, for as long as the process lives."""
+    while True:
+        shares.get().serve()
+
+
+def _queue_of_own_threads() -> SimpleQueue[_Share]:
+    """What threads of our own for this process run."""
     with _state.lock:
-        if _state.executor is None:
-            _state.executor = ThreadPoolExecutor(available(), thread_name_prefix="numba-lstm")
-        return _state.executor
+        if _state.queue is None:
+            queue: SimpleQueue[_Share] = SimpleQueue()
+            for number in range(available()):
+                name = f"numba-lstm-{number}"
+                threading.Thread(target=_serve, args=(queue,), name=name, daemon=True).start()
+            _state.queue = queue
+        return _state.queue
 
 
 def _share_out_among_own_threads(
     kernel: Callable[..., None], arguments: tuple[Any, ...], workers: int
 ) -> None:
-    """Run the first share on this thread, and the others on our own."""
-    futures: list[Future[None]] = []
+    """Run a share on this thread, and the others on our own or, if those are late, here as well.
+
+    Interrupted or not, it ends when nobody uses the arrays of the call any more.
+    """
+    shares = [
+        _Share(functools.partial(kernel, *arguments, worker, workers)) for worker in range(workers)
+    ]
+    first_error: BaseException | None = None
     try:
-        try:
-            for worker in range(1, workers):
-                futures.append(_own_threads().submit(kernel, *arguments, worker, workers))
-        except RuntimeError:
-            # As the interpreter ends, after the main thread, no thread is started any more.
-            if threading.main_thread().is_alive():
-                raise
-        for worker in (0, *range(1 + len(futures), workers)):
-            kernel(*arguments, worker, workers)
-    finally:
-        _wait_for_all(futures)
-    for future in futures:
-        future.result()
-
-
-def _wait_for_all(futures: list[Future[None]]) -> None:
-    """Wait until nobody uses the arrays of a call any more, interrupted or not."""
-    interruption: KeyboardInterrupt | None = None
-    while not all(future.done() for future in futures):
-        try:
-            wait(futures)
-        except KeyboardInterrupt as caught:
-            interruption = caught
-    if interruption is not None:
-        raise interruption
+        queue = _queue_of_own_threads()
+        for share in shares[1:]:
+            queue.put(share)
+    except RuntimeError:
+        # As the interpreter ends, after the main thread, no thread is started any more.
+        if threading.main_thread().is_alive():
+            raise
+    except KeyboardInterrupt as error:
+        first_error = error
+    for share in shares:
+        completed = False
+        while not completed:
+            try:
+                share.complete()
+                completed = True
+            except BaseException as error:
+                first_error = first_error or error
+                completed = not share.is_at_work
+    if first_error is not None:
+        raise first_error
 
 
 def share_out(kernel: Callable[..., None], arguments: tuple[Any, ...], workers: int) -> None:

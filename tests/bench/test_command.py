@@ -95,6 +95,13 @@ def test_a_failure_keeps_what_was_measured(command, tmp_path, monkeypatch):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_nothing_measured_leaves_a_file_alone(command, tmp_path):
+    json_file = tmp_path / "figures.json"
+    json_file.write_text("an hour's figures")
+    assert command("--shape=basecall-fas", f"--json={json_file}")[0] == 2
+    assert json_file.read_text() == "an hour's figures"
+
+
 def test_which_shapes_are_meant():
     three = [shape.name for shape in bench_command._shapes((), "inference")]
     assert three == ["vad-minute", "diarisation", "basecall-fast"]

@@ -210,7 +210,7 @@ def bench(
         click.echo(f"numba-lstm: {error}", err=True)
         sys.exit(_FAILURE_STATUS)
     finally:  # what was measured until an engine failed, or Ctrl-C came, took its time
-        if json_file is not None:
+        if json_file is not None and (comparisons or trainings):
             data = report.as_data(comparisons, trainings)
             write_file(json_file, json.dumps(data, indent=2).encode() + b"\n")
         if plot is not None and comparisons:

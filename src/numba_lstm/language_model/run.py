@@ -200,7 +200,7 @@ class TrainingRun:
             lists = {name: tensors.pop(name).tolist() for name in _CURVES}
             progress = Progress(**json.loads(metadata["progress"]), **lists)
             text_path, digest = metadata["text_path"], metadata["text_digest"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise FormatError(f"{path} is no whole checkpoint: {error}") from None
         kept, settings = settings, replace(settings, **changes)
         for name in changes.keys() - {"epochs"}:
