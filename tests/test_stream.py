@@ -329,6 +329,10 @@ def test_tokens_count_in_active_rows_only():
     np.testing.assert_array_equal(y[0], whole.step([4, 0])[0])
     with pytest.raises(ValueError, match="tokens must lie in"):
         padded.step([4, -1], active=[True, True])
+    both = np.zeros((2, 4), np.float32)
+    tokens = both.reshape(-1)[:4].view(np.int64)
+    with pytest.raises(ValueError, match="out must not overlap x"):
+        padded.step(tokens, active=[True, False], out=both)
 
 
 def test_wrong_steps_of_a_sequential_model():

@@ -204,14 +204,14 @@ class Stream(Guarded):
         else:
             y = require_output("out", out, self._y_shape, dtype)
         mask = None if active is None else active_rows(active, self.batch_size)
+        if mask is not None or self._workers > 1:  # `lstm_step` looks itself, in less time
+            refuse_overlap("out", y, {"x": array})
         self._turn.begin()
         if mask is not None:
-            refuse_overlap("out", y, {"x": array})
             self._before[0], self._before[1] = self._h, self._c
         try:  # a `with` would take a quarter of a microsecond more
             packed = self._packed()
             if self._workers > 1:
-                refuse_overlap("out", y, {"x": array})
                 self._share_out(packed, flat(array), y.ravel())
             elif not lstm_step(self._table, writable(array), y):
                 raise overlap("out", "x")
@@ -221,10 +221,10 @@ class Stream(Guarded):
             self._turn.end()
         return y
 
-    def _restore(self, inactive: NDArray[np.bool_], y: FloatArray) -> None:
+    def _restore(self, active: NDArray[np.bool_], y: FloatArray) -> None:
         """Give the rows that sat a step out the state that they had."""
         h, c, before = flat(self._h), flat(self._c), flat(self._before)
-        restore_inactive_rows(flat(inactive), self._config.cells, before, h, c, y.ravel())
+        restore_inactive_rows(flat(active), self._config.cells, before, h, c, y.ravel())
 
     def _share_out(self, packed: FloatArray, x: FloatArray, y: FloatArray) -> None:
         """Run a step on several threads."""
@@ -394,12 +394,12 @@ class SequentialStream(Guarded):
         given = array_of_kind("x", x, "fiu", "an array of tokens or of real numbers")
         if given.shape != self._x_shape:
             require_shape("x", given, self._x_shape, self._meaning)
-        if mask is not None and given.ndim == 1:  # tokens: what pads a batch may be none
-            given = np.where(mask, given, 0)
         y = np.empty(self._y_shape, self._dtype) if out is None else out
         require_output("out", y, self._y_shape, self._dtype)
         refuse_overlap("out", y, {"x": given})
         value: Any = given
+        if mask is not None and given.ndim == 1:  # tokens: what pads a batch may be none
+            value = np.where(mask, given, 0)
         with self._turn:
             for layer, target in zip(self._layers, [*self._between, y], strict=True):
                 if isinstance(layer, Stream):

@@ -113,7 +113,7 @@ def _consequence(nonfinite: Any) -> str:
     return str(nonfinite)
 
 
-def _wish(checkpoint: int | Literal["auto"] | None) -> int | Literal["auto"] | None:
+def _checkpoint(checkpoint: int | Literal["auto"] | None) -> int | Literal["auto"] | None:
     """Validate a checkpoint, for sequences of any length."""
     segment_steps(checkpoint, 0, 0)
     return checkpoint
@@ -170,7 +170,7 @@ class Trainer(Guarded):
     _checks: ClassVar[dict[str, Any]] = {
         "clip": _norm_bound,
         "nonfinite": _consequence,
-        "checkpoint": _wish,
+        "checkpoint": _checkpoint,
     }
 
     def __init__(

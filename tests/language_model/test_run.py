@@ -44,7 +44,17 @@ class KillAfter(Watcher):
     def stepped(self, run):
         self.left -= 1
         if self.left == 0:
-            raise Killed
+            self.end()
+
+    def end(self):
+        raise Killed
+
+
+class InterruptAfter(KillAfter):
+    """Presses Ctrl-C after so many windows."""
+
+    def end(self):
+        signal.raise_signal(signal.SIGINT)
 
 
 def create(folder, **options):
@@ -152,15 +162,9 @@ def test_a_kill_while_files_are_written(tmp_path, whole, monkeypatch, which):
 
 @pytest.mark.usefixtures("listening")
 def test_ctrl_c_leaves_a_checkpoint_of_the_last_window(tmp_path, whole):
-    class Interrupt(KillAfter):
-        def stepped(self, run):
-            self.left -= 1
-            if self.left == 0:
-                signal.raise_signal(signal.SIGINT)
-
     run = create(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        run.train(Interrupt(40))
+        run.train(InterruptAfter(40))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resumed = TrainingRun.resume(tmp_path, CORPUS, threads=1)
     assert len(resumed.progress.losses) == 40
@@ -172,21 +176,17 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_window(tmp_path, whole):
 
 @pytest.mark.usefixtures("listening")
 def test_a_second_ctrl_c_waits_for_the_checkpoint(tmp_path, monkeypatch):
-    class Interrupt(KillAfter):
-        def stepped(self, run):
-            self.left -= 1
-            if self.left == 0:
-                monkeypatch.setattr(storage, "write_file", impatient)
-                signal.raise_signal(signal.SIGINT)
-
-    write_file = storage.write_file
+    write_file, watcher = storage.write_file, InterruptAfter(10)
 
     def impatient(*arguments):
-        signal.raise_signal(signal.SIGINT)
+        if watcher.left == 0:
+            signal.raise_signal(signal.SIGINT)
         write_file(*arguments)
 
+    monkeypatch.setattr(storage, "write_file", impatient)
     with pytest.raises(KeyboardInterrupt):
-        create(tmp_path).train(Interrupt(10))
+        create(tmp_path).train(watcher)
+    assert watcher.left == 0
     assert len(TrainingRun.resume(tmp_path, CORPUS, threads=1).progress.losses) == 10
 
 

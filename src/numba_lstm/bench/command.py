@@ -187,6 +187,7 @@ def bench(
         raise click.UsageError(
             "--mode language-model takes neither --shape, --dtype, --seconds nor --plot"
         )
+    chosen = [] if mode == LANGUAGE_MODEL else _shapes(shapes, mode)
     comparisons: list[Comparison] = []
     trainings: list[TrainingComparison] = []
     try:
@@ -194,8 +195,8 @@ def bench(
             if mode == LANGUAGE_MODEL:
                 trainings.append(_train_language_models(peers, count, rounds))
             else:
-                done = _compare_shapes(
-                    _shapes(shapes, mode),
+                comparisons += _compare_shapes(
+                    chosen,
                     markdown,
                     mode=mode,
                     threads=count,
@@ -204,8 +205,6 @@ def bench(
                     rounds=rounds,
                     seconds=SECONDS if seconds is None else seconds,
                 )
-                for comparison in done:
-                    comparisons.append(comparison)
     except (MismatchError, EngineError) as error:
         click.echo(f"numba-lstm: {error}", err=True)
         sys.exit(_FAILURE_STATUS)

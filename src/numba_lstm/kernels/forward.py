@@ -498,7 +498,7 @@ def forward_rows(call, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker,
                 walk = walk_from(call, cells, index, steps, where)
                 end_states(call, cell, index, h_n, c_n, first, rows, walk, workspace)
             drop_outputs(call, cells, layer, first, rows, workspace)
-    note_way(call, workspace, worker, (way + steps) % 2)
+    note_way(call, workspace, worker, way, steps)
 
 
 @device

@@ -145,5 +145,5 @@ def lstm_units(calls, cells, packed, x, h0, c0, y, h_n, c_n, workspace, worker, 
                     stage += 1
             helping = _stage(own, layer, direction, stage, END, steps, 0, helping)
             stage += 1
-    note_way(call, workspace, worker, (way + steps) % 2)
+    note_way(call, workspace, worker, way, steps)
     restore_mode(mode)

@@ -74,9 +74,9 @@ def way_of(call, workspace, worker):
 
 
 @inlined
-def note_way(call, workspace, worker, way):
-    """Note which way a worker goes through the panels in the first step of the next call."""
-    workspace[_place_of_way(call, worker)] = way
+def note_way(call, workspace, worker, way, steps):
+    """Note which way a worker goes first in the next call, after so many steps to and fro."""
+    workspace[_place_of_way(call, worker)] = (way + steps) % 2
 
 
 @inlined
