@@ -47,8 +47,6 @@ _BYTES_OF_NEAR_WEIGHTS = 5 << 20
 _ROWS_PROJECTED = 20
 # Training: B8 H650 196 and 206, B16 H1024 199 and 217, B32 227 and 230, B96 238 and 235.
 _ROWS_PROJECTED_IN_TRAINING = 32
-# Fewer steps are too low a tile (T2 B16 H512: 241 and 186, T4 241 and 238).
-_FEWEST_STEPS_PROJECTED = 4
 # Steps whose inputs are projected ahead at once, at most.
 LONGEST_CHUNK = 96
 # To look up what follows from a token takes as long as projecting so many inputs. (How much faster
@@ -437,9 +435,11 @@ def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool) ->
     -------
     bool
     """
+    if steps <= 1:
+        return False
     if rows <= FEW_ROWS:
-        return steps > 1
-    if steps < _FEWEST_STEPS_PROJECTED or not are_distant(config):
+        return True
+    if not are_distant(config):
         return False
     if training:  # which keeps the gates anyway
         return rows <= _ROWS_PROJECTED_IN_TRAINING

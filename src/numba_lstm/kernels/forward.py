@@ -452,11 +452,11 @@ def _project_inputs(call, cell, panels, first_panel, last_panel, rows, steps, wa
         panels,
         first_panel,
         last_panel,
-        rows,
         steps,
-        Terms(cell.inputs, cell.inputs, 0, walk.x, walk.x_row, walk.x_step),
+        rows,
+        Terms(cell.inputs, cell.inputs, 0, walk.x, walk.x_step, walk.x_row),
         where.scratch,
-        GateRows(walk.gates, cell.gates_panel, walk.term, 1, walk.term_step),
+        GateRows(walk.gates, cell.gates_panel, walk.term, walk.term_step, 1),
     )
 
 
