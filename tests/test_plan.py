@@ -31,6 +31,17 @@ def test_split(two_threads, T, B, H, split, threads):
     assert nl.LSTM(16, H, threads=1).plan(T, B).split == "none"
 
 
+@pytest.mark.parametrize(
+    ("T", "B", "layers", "split"),
+    [(1, 1, 1, "none"), (1, 1, 3, "units"), (1, 0, 3, "none"), (0, 1, 3, "none")],
+)
+def test_one_step_is_shared_out_where_its_weights_are_not_in_level2(
+    two_threads, monkeypatch, T, B, layers, split
+):
+    monkeypatch.setattr(cpu, "cached_numbers", lambda itemsize: (1 << 20) // itemsize)
+    assert nl.LSTM(192, 192, layers).plan(T, B).split == split
+
+
 def test_two_workers_take_a_direction_each_and_more_take_units(monkeypatch):
     lstm = nl.LSTM(16, 256, bidirectional=True)
     for available, split in ((1, "none"), (2, "directions"), (8, "units")):

@@ -21,7 +21,7 @@ from .parameters import Parameters
 from .passes import Passes, Run, compile_schedules
 from .pieces import segment_steps
 from .plan import Plan, plan_of
-from .schedule import worth_sharing
+from .schedule import operations_of_reading, worth_sharing
 from .sequences import given_state, input_sequence, new_state, outputs
 from .stream import Stream
 from .tape import Tape
@@ -147,6 +147,7 @@ class LSTM(ThreadedLayer):
         fill_uniform(self.parameters, random, bound, draws_of_bias=2)
         self._dropout_seed = int(random.integers(2**63))
         self._dropout_calls = 0
+        self._operations_of_reading = operations_of_reading(self.config)
         self._passes = Passes(self.config, self.parameters)
         self._pool = WorkspacePool(self.config.numpy_dtype)
         self._training_workspace = Workspace(self.config.numpy_dtype)
@@ -235,7 +236,7 @@ class LSTM(ThreadedLayer):
         results = outputs(config, sequence, state, out)
         T, B = sequence.T, sequence.B
         # A small call is not shared out, and how many threads there may be takes microseconds.
-        shared = worth_sharing(config.operations(T, B))
+        shared = worth_sharing(max(config.operations(T, B), self._operations_of_reading))
         most = self._threads(threads) if shared or threads is not None else 1
         laid_out = self._layout(T, B, False, most, 0, sequence.vocabulary)
         workspace = self._pool.borrow(laid_out.size)

@@ -23,6 +23,11 @@ from .simd import cpu
 _OPERATIONS_PER_WORKER = 1_000_000
 # Likewise a worker that has fewer numbers to go through once, 10 to 30 us: to pack, to update.
 _NUMBERS_PER_WORKER = 1 << 16
+# To read a byte of weights that L2 does not hold takes at least as long as so many operations. (One
+# step of one row on an Intel CPU with L2 of 2 MiB, us by one worker and by two: weights of 1.1 MiB
+# 36 and 39, 1.3 MiB 49 and 46, 1.5 MiB 56 and 40 or, both ways, 66 and 41, 2 MiB 92 and 40, 3 MiB
+# 108 and 47, two layers of 2.1 MiB 74 and 39, four of 1.9 MiB 116 and 65.)
+_OPERATIONS_PER_BYTE = 1.5
 # A worker with no more rows than this waits for the weights rather than for the multiply-adds.
 FEW_ROWS = 5
 # Waiting for one another takes some 0.3 us a step. A worker reads as much as this from its L2 cache
@@ -147,9 +152,10 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
     Split
     """
     operations = config.operations(T, B)
-    if threads == 1 or not worth_sharing(operations):
-        return _not_shared(threads, operations)
-    most = min(threads, operations // _OPERATIONS_PER_WORKER)
+    work = max(operations, operations_of_reading(config)) if operations else 0
+    if threads == 1 or not worth_sharing(work):
+        return _not_shared(threads, work)
+    most = min(threads, work // _OPERATIONS_PER_WORKER)
     split = _split_of_stages(config, T, B, min(most, operations // _OPERATIONS_OF_A_WAVE))
     if split is None:
         split = _split_of_units(config, T, B, most, training=False)
@@ -157,12 +163,31 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
         return split
     workers = row_workers(threads, B, operations)
     if workers == 1:
-        return _not_shared(threads, operations)
+        return _not_shared(threads, work)
     reason = _ROWS_APART.format(-(-B // workers))
     # Of weights that L2 holds every worker reads its own: two that read the same slow one another
     # down (B64 H128 277 and 292 GFLOP/s, B20 H200 274 and 290).
     copies = workers if _held(config) else 1
     return Split(Sharing.ROWS, workers, reason, copies=copies)
+
+
+def operations_of_reading(config: LSTMConfig) -> int:
+    """Operations that take no longer than reading all weights, where L2 does not hold them; else 0.
+
+    Those of all layers: what one has read is gone when the last one is through.
+
+    Parameters
+    ----------
+    config : LSTMConfig
+
+    Returns
+    -------
+    int
+    """
+    weights = config.operations(1, 1) // 2
+    if weights < _cached(config) * 3 // 2:
+        return 0
+    return int(weights * config.numpy_dtype.itemsize * _OPERATIONS_PER_BYTE)
 
 
 def _not_shared(threads: int, operations: int) -> Split:
