@@ -96,9 +96,27 @@ def test_linear_and_embedding():
         assert most_bytes(call) < BESIDE < tokens.nbytes
 
 
+@pytest.mark.parametrize("features", [10, 300])  # to look up for each token, or to project once
+def test_what_passes_between_the_layers_of_a_model(features):
+    tokens = np.arange(8000).reshape(400, 20) % 50
+    model = nl.Sequential(nl.Embedding(50, features), nl.LSTM(features, 20), nl.Linear(20, 9))
+    y, hx = model(tokens)
+    dy = np.ones_like(y)
+    most = BESIDE + 3 * tokens.nbytes  # to number them
+    assert most < 8000 * 20 * 4
+
+    def step():
+        return model.forward(tokens, out=y), model.backward(dy)
+
+    assert bytes_kept(lambda: model(tokens, out=y)) == nbytes(hx)
+    assert most_bytes(lambda: model(tokens, out=y)) < most
+    assert bytes_kept(step) == 2 * nbytes(hx)
+    assert most_bytes(step) < most
+
+
 @pytest.mark.parametrize("loss", [nl.softmax_cross_entropy, nl.mse])
 def test_a_trainer_asks_for_no_outputs_and_no_gradients_of_theirs(loss):
-    """Of what a step makes, the loss of each prediction and what passes between layers is left."""
+    """Of what a step makes, the loss of each prediction is left."""
     model = nl.Sequential(nl.LSTM(20, 30), nl.Linear(30, 5000))
     trainer = nl.Trainer(model, loss, nl.Adam(model.parameters), clip=1.0)
     x = np.ones((6, 4, 20), np.float32)

@@ -354,6 +354,26 @@ def test_inference_of_a_sequential_writes_where_it_is_told():
         model(x, out=y[:-1])
 
 
+def test_what_backward_needs_outlives_every_other_call():
+    random = np.random.default_rng(0)
+    model = nl.Sequential(nl.Linear(3, 6, seed=0), nl.LSTM(6, 5, seed=1), nl.Linear(5, 2, seed=2))
+    x, other = random.standard_normal((2, 7, 4, 3), np.float32)
+    dy = random.standard_normal((7, 4, 2), np.float32)
+
+    def gradients():
+        return [*model.backward(dy, accumulate=False), model.gradients.flat.copy()]
+
+    y, _ = model.forward(x)
+    dx, _, expected = gradients()
+    model.forward(other)  # which nothing goes back through
+    model.forward(x, out=y)
+    for between in (x, other, other[:2]):
+        model(between)
+    found, _, summed = gradients()
+    np.testing.assert_array_equal(found, dx)
+    np.testing.assert_array_equal(summed, expected)
+
+
 @pytest.mark.parametrize("method", ["forward", "backward"])
 def test_a_second_training_call_of_a_sequential_is_refused_before_any_layer(method):
     """The first layer may be free by then, and must keep what the other call needs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ from .validation import (
     require_output,
     require_shape,
 )
-from .workspace import WorkspacePool
+from .workspace import NewArray, WorkspacePool
 
 
 @dataclass(frozen=True)
@@ -290,12 +291,23 @@ class Linear(ThreadedLayer):
         """
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
+        new = functools.partial(np.empty, dtype=self.parameters.dtype)
+        return self._go_back(dy, new if wanted else None, added, threads)
+
+    def _go_back(
+        self,
+        dy: Any,
+        new: NewArray | None,
+        added: bool,
+        threads: int | None,
+    ) -> FloatArray | None:
+        """Go back, with a new array for dx if that is wanted."""
         most = self._threads(threads)
         with self._tape.alone:
             rows = self._tape.read(self.parameters)
             array = real_array("dy", dy, self.parameters.dtype)
             require_shape("dy", array, (*rows.array.shape[:-1], self.out_features), "as the output")
-            dx = np.empty(rows.array.shape, array.dtype) if wanted else None
+            dx = None if new is None else new(rows.array.shape)
             self._tape.clear()
             if dx is not None:
                 self._product(self._backward_panels, array, rows.count, dx, most)

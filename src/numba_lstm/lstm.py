@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +35,7 @@ from .validation import (
     real_array,
     require_shape,
 )
-from .workspace import Workspace, WorkspacePool
+from .workspace import NewArray, Workspace, WorkspacePool
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -391,6 +392,18 @@ class LSTM(ThreadedLayer):
         """
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
+        new = functools.partial(np.empty, dtype=self.config.numpy_dtype)
+        return self._go_back(dy, dhx, new if wanted else None, added, threads)
+
+    def _go_back(
+        self,
+        dy: Any,
+        dhx: Any,
+        new: NewArray | None,
+        added: bool,
+        threads: int | None,
+    ) -> tuple[FloatArray | None, State]:
+        """Go back, with a new array for dx if that is wanted."""
         most = self._threads(threads)
         with self._tape.alone:
             run = self._tape.read(self.parameters)
@@ -402,19 +415,19 @@ class LSTM(ThreadedLayer):
                 dy_array = real_array("dy", dy, dtype)
                 require_shape("dy", dy_array, sequence.shape(config.output_size), "as y")
             dstate = given_state(config, sequence, "dhx", dhx)
-            dx = np.empty(sequence.array.shape, dtype) if wanted else nothing
+            dx = None if new is None else new(sequence.array.shape)
             dstate_before = new_state(config, sequence)
             self._tape.clear()
             self._passes.back(
                 run,
                 (dy_array, *dstate),
-                (dx, *dstate_before),
+                (nothing if dx is None else dx, *dstate_before),
                 self.gradients,
-                input_gradient=wanted,
+                input_gradient=dx is not None,
                 accumulate=added,
                 threads=most,
             )
-        return (dx if wanted else None), dstate_before
+        return dx, dstate_before
 
     def workspace_nbytes(
         self,

@@ -33,6 +33,7 @@ from .validation import (
     states_of_lstms,
     string,
 )
+from .workspace import Loan, NewArray, WorkspacePool
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -99,6 +100,7 @@ class _Passed(NamedTuple):
     """What `forward` of a `Sequential` leaves for its `backward`."""
 
     leading: tuple[int, ...]  # axes beside the features
+    between: Loan  # what the layers gave one another
     kept: tuple[Any, ...]  # by each layer, on a tape of its own
 
 
@@ -169,6 +171,7 @@ class Sequential(StoredModel):
         named = {str(position): layer for position, layer in enumerate(layers)}
         self.parameters = Parameters.join({name: layer.parameters for name, layer in named.items()})
         self.gradients = Parameters.join({name: layer.gradients for name, layer in named.items()})
+        self._pool = WorkspacePool(self.parameters.dtype)
         self._tape: Tape[_Passed] = Tape("Sequential")
 
     @property
@@ -348,29 +351,56 @@ class Sequential(StoredModel):
         """Run inference of the first layers, all LSTMs among them; `out` is of the last layer."""
         x, states = self._checked(x, hx)
         self._check_out(out, x, _leading_axes(self.layers[0], x), states)
+        between = Loan(self._pool)
+        try:
+            return self._run(layers, x, states, out, between, threads)
+        finally:
+            between.end()
+
+    def _run(
+        self,
+        layers: Sequence[AnyLayer],
+        x: Any,
+        states: list[State | None],
+        out: FloatArray | None,
+        between: Loan,
+        threads: int | None,
+        training: dict[str, Any] | None = None,
+    ) -> tuple[FloatArray, States]:
+        """Run some layers in turn; all keep what `backward` needs if there are options for that.
+
+        What they give one another is of the loan.
+        """
+        leading = _leading_axes(layers[0], x)
         before = iter(states)
         after: list[State] = []
+
+        def new(axes: tuple[int, ...], layer: AnyLayer) -> FloatArray | None:
+            """Room for what a layer gives; None if it is to find some itself."""
+            return out if layer is self.layers[-1] else between.array((*axes, _features(layer)[1]))
+
         for layer in layers:
-            y = out if layer is self.layers[-1] else None
-            if isinstance(layer, LSTM):
-                x, state = layer(
-                    x, next(before), out=None if y is None else (y, None), threads=threads
-                )
-                after.append(state)
+            run: Callable[..., Any] = layer if training is None else layer.forward
+            if isinstance(layer, Embedding):
+                found = self._distinct_tokens(x, training=training is not None)
+                if found is None:
+                    x = run(x, out=new(leading, layer))
+                else:
+                    distinct, places = found
+                    x = TokenSequence(places, run(distinct, out=new(distinct.shape, layer)))
             elif isinstance(layer, Linear):
-                x = layer(x, out=y, threads=threads)
+                x = run(x, out=new(leading, layer), threads=threads)
             else:
-                x = self._rows_of_tokens(functools.partial(layer, out=y), x)
+                y = new(leading, layer)
+                lent = None if y is None else (y, None)
+                x, state = run(x, next(before), out=lent, threads=threads, **(training or {}))
+                after.append(state)
         return x, tuple(after)
 
-    def _rows_of_tokens(
-        self,
-        look_up: Callable[[NDArray[np.int64]], FloatArray],
-        tokens: NDArray[np.int64],
-        *,
-        training: bool = False,
-    ) -> FloatArray | TokenSequence:
-        """Look up the row of every token; or of those that occur, for an LSTM to project these."""
+    def _distinct_tokens(
+        self, tokens: NDArray[np.int64], *, training: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Number the tokens, if an LSTM is to project those that occur: which, and where."""
         if len(self.layers) > 1 and isinstance(above := self.layers[1], LSTM):
             projects = functools.partial(
                 projects_vocabulary,
@@ -381,8 +411,8 @@ class Sequential(StoredModel):
             if projects(1):  # were there only one row; to number the tokens takes longer
                 distinct, places = number_tokens(tokens)
                 if projects(len(distinct)):
-                    return TokenSequence(places, look_up(distinct))
-        return look_up(tokens)
+                    return distinct, places
+        return None
 
     def _advance(self, x: Any, hx: Any) -> States:
         """Return the states after the last step; nothing runs that stands above the last LSTM."""
@@ -487,41 +517,12 @@ class Sequential(StoredModel):
         with self._tape.alone:
             self._tape.clear()
             version = self.parameters.version
-            results = self._forward(x, states, out, active, checkpoint, most)
+            between = Loan(self._pool)
+            options = {"training": active, "checkpoint": checkpoint}
+            results = self._run(self.layers, x, states, out, between, most, options)
             kept = tuple(layer._tape.latest for layer in self.layers)
-            self._tape.record(_Passed(leading, kept), version)
+            self._tape.record(_Passed(leading, between, kept), version)
         return results
-
-    def _forward(
-        self,
-        x: Any,
-        states: list[State | None],
-        out: FloatArray | None,
-        active: bool,
-        checkpoint: int | Literal["auto"] | None,
-        threads: int | None,
-    ) -> tuple[FloatArray, States]:
-        """Run all layers, each of which keeps what its `backward` needs."""
-        before = iter(states)
-        after: list[State] = []
-        for layer in self.layers:
-            y = out if layer is self.layers[-1] else None
-            if isinstance(layer, LSTM):
-                x, state = layer.forward(
-                    x,
-                    next(before),
-                    out=None if y is None else (y, None),
-                    training=active,
-                    checkpoint=checkpoint,
-                    threads=threads,
-                )
-                after.append(state)
-            elif isinstance(layer, Linear):
-                x = layer.forward(x, out=y, threads=threads)
-            else:
-                look_up = functools.partial(layer.forward, out=y)
-                x = self._rows_of_tokens(look_up, x, training=True)
-        return x, tuple(after)
 
     def backward(
         self,
@@ -575,8 +576,13 @@ class Sequential(StoredModel):
                         f"{layer!r} has run by itself since forward of its Sequential: run it again"
                     )
             states = self._states("dhx", dhx, [passed.leading] * len(self._lstms))
-            results = self._backward(dy, states, wanted, added, most)
+            between = Loan(self._pool)
+            try:
+                results = self._backward(dy, states, wanted, added, most, between)
+            finally:
+                between.end()
             self._tape.clear()
+            passed.between.end()
         return results
 
     def _backward(
@@ -586,19 +592,21 @@ class Sequential(StoredModel):
         wanted: bool,
         added: bool,
         threads: int | None,
+        between: Loan,
     ) -> tuple[FloatArray | None, States]:
-        """Go back through all layers."""
+        """Go back through all layers; gradients of what they gave one another are of the loan."""
         after = iter(reversed(states))
         before: list[State] = []
         for position, layer in reversed(list(enumerate(self.layers))):
-            needed = wanted or position > 0
+            new: NewArray | None = between.array
+            if position == 0:
+                fresh = functools.partial(np.empty, dtype=self.parameters.dtype)
+                new = fresh if wanted else None
             if isinstance(layer, LSTM):
-                dy, state = layer.backward(
-                    dy, next(after), input_gradient=needed, accumulate=added, threads=threads
-                )
+                dy, state = layer._go_back(dy, next(after), new, added, threads)
                 before.append(state)
             elif isinstance(layer, Linear):
-                dy = layer.backward(dy, input_gradient=needed, accumulate=added, threads=threads)
+                dy = layer._go_back(dy, new, added, threads)
             else:
                 layer.backward(dy, accumulate=added)
                 dy = None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .memory import aligned_empty
 from .validation import FloatArray
+
+# What makes an uninitialised array of a shape.
+NewArray: TypeAlias = Callable[[tuple[int, ...]], FloatArray]
 
 
 class Workspace:
@@ -55,3 +60,28 @@ class WorkspacePool:
     def give_back(self, workspace: FloatArray) -> None:
         """Let other calls have a workspace."""
         self._free.append(workspace)
+
+
+class Loan:
+    """Arrays that a call has from a pool, and may leave to another one to give back.
+
+    Parameters
+    ----------
+    pool : WorkspacePool
+    """
+
+    def __init__(self, pool: WorkspacePool) -> None:
+        self._pool = pool
+        self._borrowed: list[FloatArray] = []
+
+    def array(self, shape: tuple[int, ...]) -> FloatArray:
+        """Borrow an uninitialised array."""
+        size = math.prod(shape)
+        workspace = self._pool.borrow(size)
+        self._borrowed.append(workspace)
+        return workspace[:size].reshape(shape)
+
+    def end(self) -> None:
+        """Give everything back, the first last: who borrows next then finds the same size."""
+        while self._borrowed:
+            self._pool.give_back(self._borrowed.pop())
