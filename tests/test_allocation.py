@@ -126,6 +126,11 @@ def test_a_trainer_asks_for_no_outputs_and_no_gradients_of_theirs(loss):
     assert most_bytes(lambda: trainer.step(x, target)) < predictions / 20
 
 
+@pytest.mark.parametrize("build", [lambda: nl.LSTM(900, 600), lambda: nl.Linear(900, 2000)])
+def test_weights_are_drawn_in_little_more_than_their_room(build):
+    assert most_bytes(build) < 1.3 * build().parameters.flat.nbytes
+
+
 def resident():
     """Bytes of memory that this process holds."""
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from .parameters import Parameters
+
+# Draws are float64: all of a large matrix would take several times its room.
+_DRAWN_AT_ONCE = 1 << 16
 
 Seed = int | np.random.Generator | np.random.SeedSequence | None
 
@@ -56,7 +60,11 @@ def fill_uniform(
     """
     with parameters.edit() as flat:
         for name, shape in parameters.shapes.items():
-            draws = draws_of_bias if name.startswith("bias") else 1
-            drawn = random.uniform(-bound, bound, (draws, *shape)).sum(axis=0).reshape(-1)
             place = parameters.place(name)
-            flat[place : place + drawn.size] = drawn
+            drawn = flat[place : place + math.prod(shape)]
+            if name.startswith("bias"):
+                drawn[:] = random.uniform(-bound, bound, (draws_of_bias, *shape)).sum(axis=0)
+                continue
+            for first in range(0, drawn.size, _DRAWN_AT_ONCE):
+                block = drawn[first : first + _DRAWN_AT_ONCE]
+                block[:] = random.uniform(-bound, bound, block.size)
