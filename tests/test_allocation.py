@@ -33,6 +33,11 @@ def most_bytes(call):
     """Most bytes that Python and NumPy held at any time of a call."""
     for _ in range(3):
         call()
+    return most_bytes_now(call)
+
+
+def most_bytes_now(call):
+    """The same of the very next call."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -112,6 +117,19 @@ def test_what_passes_between_the_layers_of_a_model(features):
     assert most_bytes(lambda: model(tokens, out=y)) < most
     assert bytes_kept(step) == 2 * nbytes(hx)
     assert most_bytes(step) < most
+
+
+def test_two_arrays_are_enough_between_the_layers_of_a_deep_model():
+    model = nl.Sequential(*(nl.Linear(100, 100) for _ in range(8)))
+    x = np.ones((2000, 100), np.float32)
+    y, dy = np.empty_like(x), np.ones_like(x)
+
+    model(x[:1])  # which packs the weights
+    assert most_bytes_now(lambda: model(x, out=y)) < 2 * x.nbytes + BESIDE
+    model.forward(x, out=y)
+    model.backward(dy, input_gradient=False)
+    model.forward(x, out=y)
+    assert most_bytes_now(lambda: model.backward(dy, input_gradient=False)) < BESIDE
 
 
 @pytest.mark.parametrize("loss", [nl.softmax_cross_entropy, nl.mse])

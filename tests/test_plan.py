@@ -33,13 +33,19 @@ def test_split(two_threads, T, B, H, split, threads):
 
 @pytest.mark.parametrize(
     ("T", "B", "layers", "split"),
-    [(1, 1, 1, "none"), (1, 1, 3, "units"), (1, 0, 3, "none"), (0, 1, 3, "none")],
+    [(1, 1, 1, "none"), (1, 1, 3, "units"), (0, 1, 3, "none")],
 )
 def test_one_step_is_shared_out_where_its_weights_are_not_in_level2(
     two_threads, monkeypatch, T, B, layers, split
 ):
     monkeypatch.setattr(cpu, "cached_numbers", lambda itemsize: (1 << 20) // itemsize)
     assert nl.LSTM(192, 192, layers).plan(T, B).split == split
+
+
+def test_small_layers_are_not_shared_out_however_many_they_are(two_threads, monkeypatch):
+    monkeypatch.setattr(cpu, "cached_numbers", lambda itemsize: (1 << 18) // itemsize)
+    plan = nl.LSTM(32, 32, 40).plan(1, 3)
+    assert (plan.split, plan.reason) == ("none", "a second worker would cost more than it saves")
 
 
 def test_two_workers_take_a_direction_each_and_more_take_units(monkeypatch):

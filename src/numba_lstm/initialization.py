@@ -61,10 +61,10 @@ def fill_uniform(
     with parameters.edit() as flat:
         for name, shape in parameters.shapes.items():
             place = parameters.place(name)
-            drawn = flat[place : place + math.prod(shape)]
+            target = flat[place : place + math.prod(shape)]
             if name.startswith("bias"):
-                drawn[:] = random.uniform(-bound, bound, (draws_of_bias, *shape)).sum(axis=0)
-                continue
-            for first in range(0, drawn.size, _DRAWN_AT_ONCE):
-                block = drawn[first : first + _DRAWN_AT_ONCE]
-                block[:] = random.uniform(-bound, bound, block.size)
+                target[:] = random.uniform(-bound, bound, (draws_of_bias, *shape)).sum(axis=0)
+            else:
+                for first in range(0, target.size, _DRAWN_AT_ONCE):
+                    block = target[first : first + _DRAWN_AT_ONCE]
+                    block[:] = random.uniform(-bound, bound, block.size)

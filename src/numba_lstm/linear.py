@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,7 @@ from .validation import (
     require_output,
     require_shape,
 )
-from .workspace import NewArray, WorkspacePool
+from .workspace import NewArray, WorkspacePool, new_array
 
 
 @dataclass(frozen=True)
@@ -291,23 +290,23 @@ class Linear(ThreadedLayer):
         """
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
-        new = functools.partial(np.empty, dtype=self.parameters.dtype)
-        return self._go_back(dy, new if wanted else None, added, threads)
+        new_dx = new_array(self.parameters.dtype) if wanted else None
+        return self._go_back(dy, new_dx, added, threads)
 
     def _go_back(
         self,
         dy: Any,
-        new: NewArray | None,
+        new_dx: NewArray | None,
         added: bool,
         threads: int | None,
     ) -> FloatArray | None:
-        """Go back, with a new array for dx if that is wanted."""
+        """Go back; `new_dx` makes the array for dx, None if that is not wanted."""
         most = self._threads(threads)
         with self._tape.alone:
             rows = self._tape.read(self.parameters)
             array = real_array("dy", dy, self.parameters.dtype)
             require_shape("dy", array, (*rows.array.shape[:-1], self.out_features), "as the output")
-            dx = None if new is None else new(rows.array.shape)
+            dx = None if new_dx is None else new_dx(rows.array.shape)
             self._tape.clear()
             if dx is not None:
                 self._product(self._backward_panels, array, rows.count, dx, most)

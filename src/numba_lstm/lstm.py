@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,7 +34,7 @@ from .validation import (
     real_array,
     require_shape,
 )
-from .workspace import NewArray, Workspace, WorkspacePool
+from .workspace import NewArray, Workspace, WorkspacePool, new_array
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -236,7 +235,8 @@ class LSTM(ThreadedLayer):
         state = given_state(config, sequence, "hx", hx)
         results = outputs(config, sequence, state, out)
         T, B = sequence.T, sequence.B
-        # A small call is not shared out, and how many threads there may be takes microseconds.
+        # With little to compute and to read no call is shared out, and how many threads there may
+        # be takes microseconds.
         shared = worth_sharing(max(config.operations(T, B), self._operations_of_reading))
         most = self._threads(threads) if shared or threads is not None else 1
         laid_out = self._layout(T, B, False, most, 0, sequence.vocabulary)
@@ -392,18 +392,18 @@ class LSTM(ThreadedLayer):
         """
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
-        new = functools.partial(np.empty, dtype=self.config.numpy_dtype)
-        return self._go_back(dy, dhx, new if wanted else None, added, threads)
+        new_dx = new_array(self.config.numpy_dtype) if wanted else None
+        return self._go_back(dy, dhx, new_dx, added, threads)
 
     def _go_back(
         self,
         dy: Any,
         dhx: Any,
-        new: NewArray | None,
+        new_dx: NewArray | None,
         added: bool,
         threads: int | None,
     ) -> tuple[FloatArray | None, State]:
-        """Go back, with a new array for dx if that is wanted."""
+        """Go back; `new_dx` makes the array for dx, None if that is not wanted."""
         most = self._threads(threads)
         with self._tape.alone:
             run = self._tape.read(self.parameters)
@@ -415,7 +415,7 @@ class LSTM(ThreadedLayer):
                 dy_array = real_array("dy", dy, dtype)
                 require_shape("dy", dy_array, sequence.shape(config.output_size), "as y")
             dstate = given_state(config, sequence, "dhx", dhx)
-            dx = None if new is None else new(sequence.array.shape)
+            dx = None if new_dx is None else new_dx(sequence.array.shape)
             dstate_before = new_state(config, sequence)
             self._tape.clear()
             self._passes.back(

@@ -163,7 +163,7 @@ def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
         return split
     workers = row_workers(threads, B, operations)
     if workers == 1:
-        return _not_shared(threads, work)
+        return _not_shared(threads, operations)
     reason = _ROWS_APART.format(-(-B // workers))
     # Of weights that L2 holds every worker reads its own: two that read the same slow one another
     # down (B64 H128 277 and 292 GFLOP/s, B20 H200 274 and 290).
@@ -446,7 +446,7 @@ def piece_split(split: Split, directions: int, threads: int, B: int, operations:
 def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool) -> bool:
     """Whether the inputs of several steps are projected ahead of the recurrence.
 
-    Taking several steps as its rows, where that is possible, a tile is full, and reads the inputs'
+    Cut from the rows of several steps, tiles are full, and there are fewer that read the inputs'
     weights once for all of them. A few rows gain by that wherever the weights come from.
 
     Parameters

@@ -33,7 +33,7 @@ from .validation import (
     states_of_lstms,
     string,
 )
-from .workspace import Loan, NewArray, WorkspacePool
+from .workspace import Loan, NewArray, WorkspacePool, new_array
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -365,36 +365,39 @@ class Sequential(StoredModel):
         out: FloatArray | None,
         between: Loan,
         threads: int | None,
-        training: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[FloatArray, States]:
         """Run some layers in turn; all keep what `backward` needs if there are options for that.
 
-        What they give one another is of the loan.
+        What they give one another is of the loan, and goes back as soon as nobody needs it.
         """
         leading = _leading_axes(layers[0], x)
+        training = options is not None
         before = iter(states)
         after: list[State] = []
 
-        def new(axes: tuple[int, ...], layer: AnyLayer) -> FloatArray | None:
+        def room(axes: tuple[int, ...], layer: AnyLayer) -> FloatArray | None:
             """Room for what a layer gives; None if it is to find some itself."""
             return out if layer is self.layers[-1] else between.array((*axes, _features(layer)[1]))
 
         for layer in layers:
-            run: Callable[..., Any] = layer if training is None else layer.forward
+            call: Callable[..., Any] = layer.forward if training else layer
             if isinstance(layer, Embedding):
-                found = self._distinct_tokens(x, training=training is not None)
+                found = self._distinct_tokens(x, training=training)
                 if found is None:
-                    x = run(x, out=new(leading, layer))
+                    x = call(x, out=room(leading, layer))
                 else:
                     distinct, places = found
-                    x = TokenSequence(places, run(distinct, out=new(distinct.shape, layer)))
+                    x = TokenSequence(places, call(distinct, out=room(distinct.shape, layer)))
             elif isinstance(layer, Linear):
-                x = run(x, out=new(leading, layer), threads=threads)
+                x = call(x, out=room(leading, layer), threads=threads)
             else:
-                y = new(leading, layer)
+                y = room(leading, layer)
                 lent = None if y is None else (y, None)
-                x, state = run(x, next(before), out=lent, threads=threads, **(training or {}))
+                x, state = call(x, next(before), out=lent, threads=threads, **(options or {}))
                 after.append(state)
+            if not training:
+                between.end_but_for_the_last()
         return x, tuple(after)
 
     def _distinct_tokens(
@@ -598,16 +601,16 @@ class Sequential(StoredModel):
         after = iter(reversed(states))
         before: list[State] = []
         for position, layer in reversed(list(enumerate(self.layers))):
-            new: NewArray | None = between.array
+            new_dx: NewArray | None = between.array
             if position == 0:
-                fresh = functools.partial(np.empty, dtype=self.parameters.dtype)
-                new = fresh if wanted else None
+                new_dx = new_array(self.parameters.dtype) if wanted else None
             if isinstance(layer, LSTM):
-                dy, state = layer._go_back(dy, next(after), new, added, threads)
+                dy, state = layer._go_back(dy, next(after), new_dx, added, threads)
                 before.append(state)
             elif isinstance(layer, Linear):
-                dy = layer._go_back(dy, new, added, threads)
+                dy = layer._go_back(dy, new_dx, added, threads)
             else:
                 layer.backward(dy, accumulate=added)
                 dy = None
+            between.end_but_for_the_last()
         return dy, tuple(reversed(before))

@@ -1,7 +1,8 @@
-"""Memory that calls work in, borrowed for the time of one."""
+"""Memory that calls work in, borrowed for the time of one or until what it holds is used up."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -13,6 +14,11 @@ from .validation import FloatArray
 
 # What makes an uninitialised array of a shape.
 NewArray: TypeAlias = Callable[[tuple[int, ...]], FloatArray]
+
+
+def new_array(dtype: np.dtype[Any]) -> NewArray:
+    """Return what makes arrays that belong to nobody yet."""
+    return functools.partial(np.empty, dtype=dtype)
 
 
 class Workspace:
@@ -35,7 +41,7 @@ class Workspace:
 
 
 class WorkspacePool:
-    """Workspaces of one model: as many as there were calls at the same time.
+    """Workspaces of one model: as many as were borrowed at the same time.
 
     Parameters
     ----------
@@ -47,7 +53,7 @@ class WorkspacePool:
         self._free: list[FloatArray] = []
 
     def borrow(self, size: int) -> FloatArray:
-        """Take memory for at least `size` numbers that no other call has."""
+        """Take memory for at least `size` numbers that nobody else has."""
         try:
             workspace = self._free.pop()
         except IndexError:
@@ -63,7 +69,7 @@ class WorkspacePool:
 
 
 class Loan:
-    """Arrays that a call has from a pool, and may leave to another one to give back.
+    """Arrays that a call has from a pool, and may leave to a later one to give back.
 
     Parameters
     ----------
@@ -80,6 +86,11 @@ class Loan:
         workspace = self._pool.borrow(size)
         self._borrowed.append(workspace)
         return workspace[:size].reshape(shape)
+
+    def end_but_for_the_last(self) -> None:
+        """Give back all but what was borrowed last."""
+        while len(self._borrowed) > 1:
+            self._pool.give_back(self._borrowed.pop(0))
 
     def end(self) -> None:
         """Give everything back, the first last: who borrows next then finds the same size."""

@@ -27,7 +27,7 @@ class GateRows(NamedTuple):
 
 @inlined
 def _in_few_tiles(blocks, rows, inputs, out):
-    """The same blocks of rows, cut so that tiles are full: as one block, or the other way round.
+    """Cut blocks of rows so that tiles are full: as one block, or the other way round.
 
     A tile takes its rows from one block, at one distance from one another, and short blocks make
     low tiles. (One thread on an Intel CPU, GFLOP/s where the steps of every row are a block, and
