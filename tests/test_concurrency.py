@@ -191,3 +191,33 @@ def test_a_second_training_call_at_once_is_refused(first, second, monkeypatch):
             model.forward(x)
         model.backward(dy)
     np.testing.assert_array_equal(lstm.gradients.flat, alone.gradients.flat)
+
+
+def test_threads_run_a_model_whose_layers_borrow_while_another_goes_back():
+    random = np.random.default_rng(0)
+    model = nl.Sequential(
+        nl.Linear(8, 30, seed=0), nl.LSTM(30, 40, seed=1), nl.Linear(40, 5, seed=2)
+    )
+    inputs = [random.standard_normal((T, B, 8)).astype(np.float32) for T, B in ((9, 4), (3, 30))]
+    expected = [model(x)[0] for x in inputs]
+    dy = np.ones((9, 4, 5), np.float32)
+    model.forward(inputs[0])
+    dx, _ = model.backward(dy, accumulate=False)
+    wrong = []
+
+    def infer(number):
+        for turn in range(200):
+            place = (number + turn) % 2
+            y, _ = model(inputs[place])
+            if not np.array_equal(y, expected[place]):
+                wrong.append((number, turn))
+
+    threads = [threading.Thread(target=infer, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):
+        model.forward(inputs[0])
+        np.testing.assert_array_equal(model.backward(dy, accumulate=False)[0], dx)
+    for thread in threads:
+        thread.join()
+    assert not wrong
