@@ -446,8 +446,8 @@ def piece_split(split: Split, directions: int, threads: int, B: int, operations:
 def projects_ahead(config: LSTMConfig, steps: int, rows: int, training: bool) -> bool:
     """Whether the inputs of several steps are projected ahead of the recurrence.
 
-    Cut from the rows of several steps, tiles are full, and there are fewer that read the inputs'
-    weights once for all of them. A few rows gain by that wherever the weights come from.
+    Cut from the rows of several steps, tiles are full, and the inputs' weights are read once for
+    all of these. A few rows gain by that wherever the weights come from.
 
     Parameters
     ----------
