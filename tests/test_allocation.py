@@ -123,7 +123,6 @@ def test_two_arrays_are_enough_between_the_layers_of_a_deep_model():
     model = nl.Sequential(*(nl.Linear(100, 100) for _ in range(8)))
     x = np.ones((2000, 100), np.float32)
     y, dy = np.empty_like(x), np.ones_like(x)
-
     model(x[:1])  # which packs the weights
     assert most_bytes_now(lambda: model(x, out=y)) < 2 * x.nbytes + BESIDE
     model.forward(x, out=y)

@@ -600,10 +600,9 @@ class Sequential(StoredModel):
         """Go back through all layers; gradients of what they gave one another are of the loan."""
         after = iter(reversed(states))
         before: list[State] = []
+        of_model: NewArray | None = new_array(self.parameters.dtype) if wanted else None
         for position, layer in reversed(list(enumerate(self.layers))):
-            new_dx: NewArray | None = between.array
-            if position == 0:
-                new_dx = new_array(self.parameters.dtype) if wanted else None
+            new_dx = between.array if position > 0 else of_model
             if isinstance(layer, LSTM):
                 dy, state = layer._go_back(dy, next(after), new_dx, added, threads)
                 before.append(state)
