@@ -143,6 +143,10 @@ def test_a_row_alone_takes_two_whole_panels_at_once(dtype):
     assert not whole(1, training=True)
     assert not whole(2)
     assert not whole(1, config=nl.LSTM(3, 2 * lanes, dtype=dtype).config)
+    assert whole(1, config=nl.LSTM(200, lanes + 1, dtype=dtype).config)
+    many = nl.LSTM(201, lanes + 1, dtype=dtype).config
+    assert not whole(1, config=many)
+    assert layout(many, 1, 1, False, 1).form is PanelForm.WHOLE  # one step is not projected ahead
     x = np.random.default_rng(0).standard_normal((9, 2, 3))
     stream = lstm.stream()
     y, states = lstm(x)

@@ -20,6 +20,8 @@ from .simd import cpu
 
 # Rows whose distance is a multiple of this fall into the same sets of the L1 cache.
 _ALIASING_BYTES = 4096
+# Inputs projected ahead up to which a last panel of half of the units or fewer is padded.
+_INPUTS_OF_WHOLE_PANELS = 200
 
 
 class PanelForm(enum.Enum):
@@ -101,6 +103,7 @@ def packed_layout(config: LSTMConfig, form: PanelForm) -> PackedLayout:
         if form.widest == NARROW:
             cell["wide_rows"] = rows_of_inputs if form is PanelForm.NARROW_AHEAD else 0
         cell["panels"] = forward.take(rows_of_inputs + H, round_up(columns, W))
+        cell["zero_products"] = forward.take(4, padded)
         cell["recurrent_panels"] = backward.take(1 + columns, padded)
         if index % D == 0:
             input_panels = backward.take(1 + D * columns, round_up(int(cell["inputs"]), W))
@@ -113,10 +116,13 @@ def panel_form(config: LSTMConfig, rows: int, training: bool, ahead: bool) -> Pa
 
     One row takes two whole panels in one tile, but a narrow one after the whole one (H 18: 149 ns a
     step, and 101 in whole panels). Where there are more panels, or more rows, padding the last
-    panel is no gain or a loss, unless it has as many vectors anyhow.
+    panel is no gain or a loss, unless it has as many vectors anyhow. Many inputs, projected ahead
+    in full tiles, lose by padding half a panel what the recurrence gains. (T500 B1 H20 on an Intel
+    CPU, us in whole panels and not: I 64 220 and 253, I 128 286 and 308, I 300 350 and 317.)
     """
     if widest_for_rows(rows) == NARROW:
         return PanelForm.NARROW_AHEAD if ahead else PanelForm.NARROW
     H, W = config.hidden_size, cpu.lanes(config.numpy_dtype.itemsize)
-    almost = W < H <= W + W // 2 or H % W > W * 3 // 4
+    many_inputs = ahead and config.input_size > _INPUTS_OF_WHOLE_PANELS
+    almost = (W < H <= W + W // 2 and not many_inputs) or H % W > W * 3 // 4
     return PanelForm.WHOLE if not training and rows == 1 and almost else PanelForm.WIDE

@@ -51,9 +51,10 @@ def test_the_share_of_the_limit_is_the_median_of_rounds(monkeypatch):
     rates = iter([calm, calm, busy])
     monkeypatch.setattr(comparison, "measure_multiply_adds", lambda *_: next(rates))
     monkeypatch.setattr(comparison, "measure_reads", lambda *_: 1e15)
-    # Of batches that multiply-adds bind, K / (K + 32) of these are in reach.
+    # Of batches that multiply-adds bind, K / (K + 32) of these are in reach, in five steps of which
+    # the first has no product of H.
     shape = parse("5,30,7,4")
-    least = shape.operations(training=False) / (calm * 11 / 43)
+    least = shape.operations(training=False) / (calm * 5 * 11 / (5 * 43 - 4))
     seconds = iter([2 * least, 4 * least, 2 * 2 * least])
     monkeypatch.setattr(Field, "ask", lambda *_: [next(seconds)])
     outcome = compared(shape, rounds=3)

@@ -41,9 +41,12 @@ def highest_rate(shape: Shape, mode: str, limits: Limits) -> float:
     # only where the steps arrive one by one.
     passes = 2 if training else 1
     input_reads = shape.T if mode == "stream" else passes
+    # A sequence begins with zeros, and its first step has no recurrent product; a stream goes on.
+    left_out = 0 if mode == "stream" else 1
+    per_product = 8 * shape.B * H * config.directions / limits.operations
+    per_input = per_product * shape.T * cost
     seconds = 0.0
     for layer in range(config.num_layers):
-        per_input = 8 * shape.T * shape.B * H * config.directions * cost / limits.operations
         input_bytes = 4 * H * config.inputs(layer) * itemsize * config.directions
         hidden_bytes = 4 * H * H * itemsize
         seconds += max(
@@ -51,7 +54,8 @@ def highest_rate(shape: Shape, mode: str, limits: Limits) -> float:
             input_reads * input_bytes / limits.bandwidth(weight_bytes),
         )
         seconds += max(
-            per_input * H, passes * shape.T * config.directions * hidden_bytes / recurrent_rate
+            per_product * (shape.T * cost - left_out) * H,
+            (passes * shape.T - left_out) * config.directions * hidden_bytes / recurrent_rate,
         )
         seconds += per_input * _ACTIVATION_INPUTS
     return shape.operations(training=training) / seconds

@@ -30,7 +30,7 @@ from .panels import (
 )
 from .projection import GateRows, project
 from .rooms import Room, rows_in_room
-from .states import begin_states, end_states
+from .states import are_zeros, begin_states, end_states
 from .tiling import (
     NARROW,
     WIDE,
@@ -293,12 +293,23 @@ def _weights_behind(first_weights, row, terms, stretch, onwards):
 
 @inlined
 def _step_of_panels(
-    call, cell, panels, panel, together, vectors, onwards, stretches, rows, walk, next_elsewhere
+    call,
+    cell,
+    panels,
+    panel,
+    together,
+    vectors,
+    onwards,
+    stretches,
+    rows,
+    walk,
+    from_zeros,
+    next_elsewhere,
 ):
     """One step of the units of some panels side by side, for all rows.
 
-    `onwards` tells the panel that comes next: so many further on, or 0 for none; `next_elsewhere`
-    whether the next step writes elsewhere.
+    `onwards` tells the panel that comes next: so many further on, or 0 for none; `from_zeros`
+    whether h has nothing to give; `next_elsewhere` whether the next step writes elsewhere.
     """
     lanes = width(walk.gates)
     I, H = cell.inputs, cell.hidden
@@ -315,13 +326,13 @@ def _step_of_panels(
     unit = panel * lanes
     wide = together > 1
     inputs = Terms(0 if projected else I, I, 0, walk.x, 0, walk.x_row)
-    hidden = Terms(H, H, 0, walk.h_before, 0, walk.h_row)
-    terms = inputs.count + H
+    hidden = Terms(0 if from_zeros else H, H, 0, walk.h_before, 0, walk.h_row)
+    terms = inputs.count + hidden.count
     across = vectors if parts == 1 else NARROW
     heights = tiling(across, rows)
     asking = asking_tiles(heights.count, cell.widest) if call.asked == 1 else 0
     start = panels + panel * panel_size
-    skipped = 1 + I + H - terms
+    skipped = 1 + I - inputs.count
     weights_row = min(vectors, WIDE) * lanes
     first_weights = start + skipped * weights_row
     apart = 0
@@ -366,6 +377,15 @@ def _step_of_panels(
                     Place(place + part * weights_row, 0, tile_row, next_panel),
                 )
             if number == stretches - 1:
+                if from_zeros:
+                    _add_zero_products(
+                        together if wide else height,
+                        min(vectors, WIDE),
+                        place,
+                        next_panel if wide else tile_row,
+                        _zero_products(cell, panels, panel),
+                        tile_row if wide else 0,
+                    )
                 c = row * walk.c_row + unit
                 c_next = lanes if wide else walk.c_row
                 h_next = lanes if wide else walk.h_row
@@ -389,6 +409,40 @@ def _step_of_panels(
             row += height
 
 
+@inlined
+def _zero_products(cell, panels, panel):
+    """What a state of zeros gives to the pre-activations of a panel: a row of zeros, or NaN."""
+    return panels + (cell.zero_products - cell.panels + panel * 4 * width(panels))
+
+
+@inlined
+def _begins_with_zeros(cell, panels, rows, walk):
+    """Whether h is zeros and its weights are finite: then the recurrent product is known ahead.
+
+    A sequence mostly begins so, and is spared reading these weights once: sixteen steps of a row of
+    2048 units take as long as fifteen.
+    """
+    row_size = 4 * width(panels)
+    products = _zero_products(cell, panels, 0)
+    return are_zeros(rows, cell.hidden, walk.h_before, walk.h_row, True) and are_zeros(
+        panels_of(cell, width(panels)), row_size, products, row_size, False
+    )
+
+
+@inlined
+def _add_zero_products(count, vectors, place, next_row, products, next_products):
+    """Add what a state of zeros gives to the pre-activations of some rows, or panels of a row.
+
+    That is not nothing: a sum of -0 becomes 0 by a product of 0.
+    """
+    for k in range(count):
+        for vector in range(vectors):
+            keep_loop()
+            number = vector * width(place)
+            target = place + (k * next_row + number)
+            store(load(target) + load(products + (k * next_products + number)), target)
+
+
 @device
 def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, past):
     """Some steps of one cell for some rows and the units of some panels, nobody waited for.
@@ -409,6 +463,7 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
         back = to_and_fro and walk.way == 1
         # Behind the last step of a room the first one of the next begins: another worker's.
         next_elsewhere = call.training == 1 and keeps_gates(call, step_at(call, cell, step + 1))
+        from_zeros = step == 0 and _begins_with_zeros(cell, panels, rows, walk)
         for group in range(count):
             keep_loop()
             number = count - 1 - group if back else group
@@ -427,6 +482,7 @@ def run_steps(call, cell, panels, first_panel, last_panel, rows, steps, walk, pa
                 stretches,
                 rows,
                 walk,
+                from_zeros,
                 next_elsewhere,
             )
         walk = _next_step(walk)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from ..jit import device, inlined, kernel
 from ..simd.pointer import address
-from ..simd.vector import broadcast, store, width
-from .lanes import copy_columns
+from ..simd.vector import broadcast, fma, store, width
+from .lanes import copy_columns, load_up_to, store_up_to
 from .tiling import NARROW, WIDE, panel_vectors
 from .transposition import transpose
 
@@ -91,6 +91,19 @@ def _pack_gate(weights, columns, first_row, held, units, target, row_size):
             target[column * row_size + unit] = 0.0
 
 
+@device
+def _product_with_zeros(rows, weights, row_size, units, target):
+    """Zeros times the weights of some units, added up: -0 if all are negative, NaN if not finite.
+
+    So a sum goes on with this product as it would with those of zeros one by one, to the same bits.
+    """
+    zeros = broadcast(weights, 0.0)
+    total = -zeros
+    for row in range(rows):
+        total = fma(zeros, load_up_to(weights + row * row_size, units), total)
+    store_up_to(total, target, units)
+
+
 @kernel
 def pack_cells(cells, parameters, packed, worker, workers):
     """Pack one worker's share of what the forward pass reads.
@@ -116,6 +129,9 @@ def pack_cells(cells, parameters, packed, worker, workers):
             first_unit = number * lanes
             units = gate_stride(cell, number, lanes)
             held = min(units, H - first_unit)
+            products = address(packed, cell.zero_products + number * 4 * lanes)
+            for k in range(4 * lanes):
+                products[k] = 0.0
             behind = vectors_of_panel(cell, number, lanes) * lanes - 4 * units
             for gate in range(4):
                 room = units + (behind if gate == 3 else 0)
@@ -129,6 +145,7 @@ def pack_cells(cells, parameters, packed, worker, workers):
                 place, row_size = row_of_panel(cell, number, 1 + I, gate, lanes)
                 target = panel + place
                 _pack_gate(weights + cell.weight_hh, H, row, held, room, target, row_size)
+                _product_with_zeros(H, target, row_size, units, products + gate * units)
 
 
 @device

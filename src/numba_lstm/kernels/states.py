@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from ..jit import device, inlined
 from ..simd.pointer import address
-from ..simd.vector import load_first, store, width
-from .lanes import copy_columns
+from ..simd.vector import (
+    absolute,
+    broadcast,
+    copysign,
+    lane_sum,
+    load_first,
+    store,
+    where_less,
+    width,
+)
+from .lanes import copy_columns, load_up_to
 from .order import at_begin, at_end
 
 
@@ -30,6 +39,22 @@ def save_state(source, source_row, index, call, cell, first, rows, states):
     H = cell.hidden
     target = address(states, (index * call.batch + first) * H)
     copy_columns(rows, H, source, source_row, target, H)
+
+
+@device
+def are_zeros(rows, columns, source, row_size, positive):
+    """Whether the first columns of some rows hold zeros only; if so wished, not even -0."""
+    zeros, ones = broadcast(source, 0.0), broadcast(source, 1.0)
+    counted = broadcast(source, 1.0 if positive else 0.0)
+    for row in range(rows):
+        total = zeros
+        for column in range(0, columns, width(source)):
+            numbers = load_up_to(source + (row * row_size + column), columns - column)
+            negative = where_less(copysign(ones, numbers), zeros, counted, zeros)
+            total = total + (absolute(numbers) + negative)
+        if lane_sum(total) != 0.0:  # NaN neither
+            return False
+    return True
 
 
 @inlined
