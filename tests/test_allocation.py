@@ -91,6 +91,12 @@ def test_training(T, B, I, H, L, bidirectional, threads):
     assert bytes_kept(step) == nbytes((forward, backward))
     assert most_bytes(step) < nbytes((forward, backward)) + BESIDE
 
+    def step_in_place():
+        return lstm.forward(x, out=forward), lstm.backward(dy, out=backward)
+
+    assert bytes_kept(step_in_place) == 0
+    assert most_bytes(step_in_place) < BESIDE
+
 
 def test_linear_and_embedding():
     linear, embedding = nl.Linear(300, 400), nl.Embedding(9, 300)

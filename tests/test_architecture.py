@@ -31,7 +31,7 @@ ORDER = re.findall(
     kernels.inactive_rows kernels.linear kernels.embedding kernels.losses kernels.updates
     kernels.probes validation guarded locks memory config parameters initialization files storage
     pieces schedule packed_layout layout plan threadpool packing tape workspace
-    sequences passes interop stream layer lstm embedding linear sequential
+    sequences results passes interop stream layer lstm embedding linear sequential
     losses optimizers trainer warmup
     numba_lstm
     language_model.corpus language_model.model language_model.settings language_model.progress

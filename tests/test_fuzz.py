@@ -37,6 +37,7 @@ WRITTEN = {
         for name in ("LSTM", "Linear", "Embedding", "Sequential", "CharLanguageModel")
         for method in ("__call__", "forward")
     },
+    **{f"{name}.backward": ("out",) for name in ("LSTM", "Linear")},
     **dict.fromkeys(("mse", "softmax_cross_entropy"), ("out",)),
     **{
         f"{name}.{method}": ("out",)
@@ -138,9 +139,14 @@ EXAMPLES = {
     "LSTM.configuration": lambda: nl.LSTM(I, H).configuration(),
     "LSTM.dropout_state": lambda: {"seed": 1, "calls": 2},
     "LSTM.out": lambda: (np.zeros((T, B, H), "f4"), tuple(a.astype("f4") for a in state())),
+    "LSTM.backward.out": lambda: (
+        np.zeros((T, B, I), "f4"),
+        tuple(a.astype("f4") for a in state()),
+    ),
     "Linear.x": lambda: np.ones((T, B, I)),
     "Linear.dy": lambda: np.ones((T, B, 2)),
     "Linear.out": lambda: np.zeros((T, B, 2), "f4"),
+    "Linear.backward.out": lambda: np.zeros((T, B, I), "f4"),
     "Linear.configuration": lambda: nl.Linear(I, 2).configuration(),
     "Embedding.tokens": lambda: tokens(T, B),
     "Embedding.dy": lambda: np.ones((T, B, 2)),
@@ -149,6 +155,7 @@ EXAMPLES = {
     "Sequential.layers": lambda: nl.Linear(2, 2),
     "Sequential.x": lambda: tokens(T, B),
     "Sequential.out": lambda: np.zeros((T, B, 2), "f4"),
+    "Sequential.backward.out": lambda: None,  # as its input is tokens
     "Sequential.dy": lambda: np.ones((T, B, 2)),
     "Sequential.hx": lambda: (state(1),),
     "Sequential.dhx": lambda: (state(1),),
@@ -156,6 +163,7 @@ EXAMPLES = {
     "Sequential.dropout_state": lambda: [{"seed": 1, "calls": 2}],
     "CharLanguageModel.x": lambda: tokens(T, B),
     "CharLanguageModel.out": lambda: np.zeros((T, B, 3), "f4"),
+    "CharLanguageModel.backward.out": lambda: None,
     "CharLanguageModel.dy": lambda: np.ones((T, B, 3)),
     "CharLanguageModel.hx": lambda: (state(2),),
     "CharLanguageModel.dhx": lambda: (state(2),),

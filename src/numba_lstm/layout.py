@@ -75,6 +75,10 @@ class Layout:
     training: bool
     span: int
 
+    def copy_of_call(self) -> NDArray[Any]:
+        """Copy `call` as numbers: field by field it takes NumPy 16 us instead of 2."""
+        return self.call.view(np.int64).copy().view(CALL)
+
     def spans_back(self, piece: Piece) -> Iterator[tuple[int, int]]:
         """Yield first step, and the one behind the last, of what backward goes through at once."""
         starts = range(piece.start, piece.stop, self.span) or (piece.start,)

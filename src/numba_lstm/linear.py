@@ -30,15 +30,16 @@ from .validation import (
     refuse_overlap,
     require_output,
     require_shape,
+    require_wanted,
 )
-from .workspace import NewArray, WorkspacePool, new_array
+from .workspace import WorkspacePool
 
 
 @dataclass(frozen=True)
 class _Rows:
     """An input of `Linear`, its leading axes taken together."""
 
-    array: FloatArray
+    x: FloatArray
     count: int
 
 
@@ -210,11 +211,11 @@ class Linear(ThreadedLayer):
         """
         rows = self._rows(x)
         most = self._threads(threads)
-        shape = (*rows.array.shape[:-1], self.out_features)
+        shape = (*rows.x.shape[:-1], self.out_features)
         y = np.empty(shape, self.parameters.dtype) if out is None else out
         require_output("out", y, shape, self.parameters.dtype)
-        refuse_overlap("out", y, {"x": rows.array})
-        self._product(self._forward_panels, rows.array, rows.count, y, most)
+        refuse_overlap("out", y, {"x": rows.x})
+        self._product(self._forward_panels, rows.x, rows.count, y, most)
         return y
 
     def forward(
@@ -248,7 +249,7 @@ class Linear(ThreadedLayer):
         rows = self._rows(x)
         with self._tape.alone:
             version = self.parameters.version
-            y = self(rows.array, out=out, threads=threads)
+            y = self(rows.x, out=out, threads=threads)
             self._tape.record(rows, version)
         return y
 
@@ -256,6 +257,7 @@ class Linear(ThreadedLayer):
         self,
         dy: Any,
         *,
+        out: FloatArray | None = None,
         input_gradient: bool = True,
         accumulate: bool = True,
         threads: int | None = None,
@@ -266,6 +268,8 @@ class Linear(ThreadedLayer):
         ----------
         dy : array
             (..., out), as the output.
+        out : array, optional
+            (..., in), where to write dx; it may overlap neither x nor dy.
         input_gradient : bool
             Whether dx is wanted.
         accumulate : bool
@@ -281,7 +285,8 @@ class Linear(ThreadedLayer):
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong kind or shape; nothing is changed then.
+            If an argument has the wrong kind, shape or layout, arrays overlap, or there is one for
+            dx though it is not wanted; nothing is changed then.
         RuntimeError
             If there was no `forward`, or its `backward` was called, or the parameters have changed,
             or another `forward` or `backward` of this layer is under way.
@@ -290,23 +295,18 @@ class Linear(ThreadedLayer):
         """
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
-        new_dx = new_array(self.parameters.dtype) if wanted else None
-        return self._go_back(dy, new_dx, added, threads)
-
-    def _go_back(
-        self,
-        dy: Any,
-        new_dx: NewArray | None,
-        added: bool,
-        threads: int | None,
-    ) -> FloatArray | None:
-        """Go back; `new_dx` makes the array for dx, None if that is not wanted."""
         most = self._threads(threads)
         with self._tape.alone:
             rows = self._tape.read(self.parameters)
             array = real_array("dy", dy, self.parameters.dtype)
-            require_shape("dy", array, (*rows.array.shape[:-1], self.out_features), "as the output")
-            dx = None if new_dx is None else new_dx(rows.array.shape)
+            require_shape("dy", array, (*rows.x.shape[:-1], self.out_features), "as the output")
+            dx = out
+            require_wanted("out", out, wanted)
+            if out is not None:
+                require_output("out", out, rows.x.shape, self.parameters.dtype)
+                refuse_overlap("out", out, {"x": rows.x, "dy": array})
+            elif wanted:
+                dx = np.empty(rows.x.shape, self.parameters.dtype)
             self._tape.clear()
             if dx is not None:
                 self._product(self._backward_panels, array, rows.count, dx, most)
@@ -326,7 +326,7 @@ class Linear(ThreadedLayer):
                 sizes = (rows.count, self.in_features, self.out_features, accumulate)
                 threadpool.share_out(
                     linear_gradients,
-                    (flat(rows.array), flat(dy), *sizes, *self._split(target), scratches),
+                    (flat(rows.x), flat(dy), *sizes, *self._split(target), scratches),
                     workers,
                 )
         finally:

@@ -13,7 +13,6 @@ from .config import LSTMConfig
 from .initialization import Seed, fill_uniform, generator
 from .interop import arrays_from, sizes_from, state_dict_of
 from .jit import WarmKernel
-from .kernels.tables import CALL
 from .layer import ThreadedLayer
 from .layout import Layout, layout
 from .memory import NOTHING
@@ -21,8 +20,9 @@ from .parameters import Parameters
 from .passes import Passes, Run, compile_schedules
 from .pieces import segment_steps
 from .plan import Plan, plan_of
+from .results import gradients_before, outputs
 from .schedule import operations_of_reading, worth_sharing
-from .sequences import given_state, input_sequence, new_state, outputs
+from .sequences import given_state, input_sequence
 from .stream import Stream
 from .tape import Tape
 from .validation import (
@@ -34,7 +34,7 @@ from .validation import (
     real_array,
     require_shape,
 )
-from .workspace import NewArray, Workspace, WorkspacePool, new_array
+from .workspace import Workspace, WorkspacePool
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -151,7 +151,6 @@ class LSTM(ThreadedLayer):
         self._passes = Passes(self.config, self.parameters)
         self._pool = WorkspacePool(self.config.numpy_dtype)
         self._training_workspace = Workspace(self.config.numpy_dtype)
-        self._training_call = np.zeros(1, CALL)
         self._tape: Tape[Run] = Tape("LSTM")
 
     @property
@@ -212,7 +211,7 @@ class LSTM(ThreadedLayer):
             States before, (L D, B, H) each, without B for one sequence; zeros by default.
         out : (array, (array, array)), optional
             Where to write the results. h and c may be the arrays of `hx`; y may overlap nothing.
-            Instead of the pair None stands for new arrays.
+            Instead of y, and of the pair, None stands for new arrays.
         threads : int, optional
             Upper bound of threads for this call.
 
@@ -242,7 +241,11 @@ class LSTM(ThreadedLayer):
         laid_out = self._layout(T, B, False, most, 0, sequence.vocabulary)
         workspace = self._pool.borrow(laid_out.size)
         try:
-            run = Run(sequence, laid_out, sequence.entered(laid_out.call), workspace)
+            call = laid_out.call
+            if sequence.tokens is not None:
+                call = laid_out.copy_of_call()
+                sequence.enter_tokens(call)
+            run = Run(sequence, laid_out, call, workspace)
             self._passes.forward(run, laid_out.split, state, results)
         finally:
             self._pool.give_back(workspace)
@@ -331,13 +334,12 @@ class LSTM(ThreadedLayer):
         T, B = sequence.T, sequence.B
         laid_out = self._layout(T, B, True, most, segment, sequence.vocabulary)
         with self._tape.alone:
-            # What an earlier call kept is read with its own table: that changes once there is room.
             results = outputs(self.config, sequence, state, out)
             workspace = self._training_workspace.reserve(laid_out.size)
             self._tape.clear()
             version = self.parameters.version
-            call = self._training_call
-            call[:] = sequence.entered(laid_out.call)
+            call = laid_out.copy_of_call()
+            sequence.enter_tokens(call)
             if active and self.config.dropout > 0:
                 call["dropped"] = int(self.config.dropout * 2**53)
                 call["seed"] = self._dropout_seed
@@ -353,6 +355,7 @@ class LSTM(ThreadedLayer):
         dy: Any = None,
         dhx: Any = None,
         *,
+        out: Any = None,
         input_gradient: bool = True,
         accumulate: bool = True,
         threads: int | None = None,
@@ -365,6 +368,10 @@ class LSTM(ThreadedLayer):
             Gradient of the loss with respect to y, of its shape; zeros by default.
         dhx : (array, array), optional
             Gradients with respect to the states after the last step; zeros by default.
+        out : (array, (array, array)), optional
+            Where to write the results. They may overlap neither one another nor x, `dy` and
+            `dhx`, but dh0 and dc0 may be the arrays of `dhx`. Instead of dx, and of the pair, None
+            stands for new arrays.
         input_gradient : bool
             Whether dx is wanted; a first layer can do without.
         accumulate : bool
@@ -383,7 +390,8 @@ class LSTM(ThreadedLayer):
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong kind or shape; nothing is changed then.
+            If an argument has the wrong kind, shape or layout, arrays overlap, or there is one for
+            dx though it is not wanted; nothing is changed then.
         MemoryError
             If there is no room for the result; the same then holds.
         RuntimeError
@@ -392,18 +400,6 @@ class LSTM(ThreadedLayer):
         """
         wanted = boolean("input_gradient", input_gradient)
         added = boolean("accumulate", accumulate)
-        new_dx = new_array(self.config.numpy_dtype) if wanted else None
-        return self._go_back(dy, dhx, new_dx, added, threads)
-
-    def _go_back(
-        self,
-        dy: Any,
-        dhx: Any,
-        new_dx: NewArray | None,
-        added: bool,
-        threads: int | None,
-    ) -> tuple[FloatArray | None, State]:
-        """Go back; `new_dx` makes the array for dx, None if that is not wanted."""
         most = self._threads(threads)
         with self._tape.alone:
             run = self._tape.read(self.parameters)
@@ -415,19 +411,19 @@ class LSTM(ThreadedLayer):
                 dy_array = real_array("dy", dy, dtype)
                 require_shape("dy", dy_array, sequence.shape(config.output_size), "as y")
             dstate = given_state(config, sequence, "dhx", dhx)
-            dx = None if new_dx is None else new_dx(sequence.array.shape)
-            dstate_before = new_state(config, sequence)
+            results = gradients_before(config, sequence, dy_array, dstate, wanted, out)
+            dx, dstate_before = results
             self._tape.clear()
             self._passes.back(
                 run,
                 (dy_array, *dstate),
                 (nothing if dx is None else dx, *dstate_before),
                 self.gradients,
-                input_gradient=dx is not None,
+                input_gradient=wanted,
                 accumulate=added,
                 threads=most,
             )
-        return dx, dstate_before
+        return results
 
     def workspace_nbytes(
         self,

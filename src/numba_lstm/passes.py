@@ -58,6 +58,11 @@ class Run(NamedTuple):
     call: NDArray[Any]
     workspace: FloatArray
 
+    @property
+    def x(self) -> FloatArray:
+        """What the model took: the array of the sequence."""
+        return self.sequence.array
+
 
 def run_forward(
     layout: Layout,

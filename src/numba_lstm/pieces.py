@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .config import LSTMConfig
 from .kernels.gradient_tasks import steps_for_batch
+from .kernels.tables import PIECE
 from .memory import round_up
 from .validation import integer
 
@@ -37,12 +39,11 @@ class Piece:
 
     def select(self, call: NDArray[Any]) -> None:
         """Make this piece the one that a call runs."""
-        call["first_layer"], call["last_layer"] = self.layers
-        call["first_direction"], call["last_direction"] = self.directions
-        call["start"], call["stop"], call["segment"] = self.start, self.stop, self.segment
-        call["first_kept"] = self.start
         # The directions begin at opposite ends of the sequence: the outputs of all steps are held.
-        call["first_held"] = self.start if call["directions"] == 1 else 0
+        first_held = self.start if call["directions"] == 1 else 0
+        steps = self.start, self.stop, self.segment, self.start, first_held
+        # At once, as numbers: field by field it takes three times as long.
+        call.view(np.int64)[PIECE] = (*self.layers, *self.directions, *steps)
 
 
 @dataclass(frozen=True)

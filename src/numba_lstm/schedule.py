@@ -137,6 +137,11 @@ class Split:
         return -(-B // self.workers) if self.by_rows else B
 
 
+_TOO_LITTLE_TO_SHARE = Split(Sharing.NOTHING, 1, "a second worker would cost more than it saves")
+_ONE_THREAD = Split(Sharing.NOTHING, 1, "one thread is allowed")
+_ONE_ROW = Split(Sharing.NOTHING, 1, "one row is one worker's")
+
+
 def inference_split(config: LSTMConfig, T: int, B: int, threads: int) -> Split:
     """Decide how inference is shared out.
 
@@ -192,12 +197,9 @@ def operations_of_reading(config: LSTMConfig) -> int:
 
 def _not_shared(threads: int, operations: int) -> Split:
     """What one worker does, and why no other one helps."""
-    reason = "one row is one worker's"
     if not worth_sharing(operations):
-        reason = "a second worker would cost more than it saves"
-    elif threads == 1:
-        reason = "one thread is allowed"
-    return Split(Sharing.NOTHING, 1, reason)
+        return _TOO_LITTLE_TO_SHARE
+    return _ONE_THREAD if threads == 1 else _ONE_ROW
 
 
 def _split_of_stages(config: LSTMConfig, T: int, B: int, most: int) -> Split | None:

@@ -1,4 +1,4 @@
-"""Sequences as an LSTM takes and gives them: inputs, the states before and after, and outputs."""
+"""Sequences as an LSTM takes them: inputs, and the states before and after."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from numpy.typing import NDArray
 
 from .config import LSTMConfig
 from .memory import NOTHING, flat
-from .validation import (
-    FloatArray,
-    State,
-    real_array,
-    refuse_overlap,
-    require_output,
-    require_shape,
-    state_pair,
-)
+from .validation import FloatArray, State, real_array, require_shape, state_pair
 
 # What the room for the rows of a table is a multiple of.
 _ROWS_OF_ROOM = 64
@@ -81,13 +73,10 @@ class InputSequence(NamedTuple):
         """
         return 0 if self.tokens is None else -(-len(self.array) // _ROWS_OF_ROOM) * _ROWS_OF_ROOM
 
-    def entered(self, call: NDArray[Any]) -> NDArray[Any]:
-        """Table of a call in which the tokens are entered, if there are any."""
-        if self.tokens is None:
-            return call
-        call = call.copy()
-        call["tokens"], call["vocabulary"] = self.tokens.ctypes.data, len(self.array)
-        return call
+    def enter_tokens(self, call: NDArray[Any]) -> None:
+        """Enter the tokens, if there are any, in the table of a call of its own."""
+        if self.tokens is not None:
+            call["tokens"], call["vocabulary"] = self.tokens.ctypes.data, len(self.array)
 
     def shape(self, features: int) -> tuple[int, ...]:
         """Shape of an array with the same axes and so many features."""
@@ -136,41 +125,3 @@ def new_state(config: LSTMConfig, sequence: InputSequence) -> State:
     """Room for a pair of states."""
     shape, dtype = state_shape(config, sequence.axes), config.numpy_dtype
     return np.empty(shape, dtype), np.empty(shape, dtype)
-
-
-def outputs(
-    config: LSTMConfig, sequence: InputSequence, hx: State, out: Any
-) -> tuple[FloatArray, State]:
-    """Allocate y and the pair of states after the sequence, or validate those that the user lends.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If what is lent has the wrong structure, kind, shape or layout, or overlaps what is read.
-    MemoryError
-        If there is no room for them.
-    """
-    dtype = config.numpy_dtype
-    y_shape = sequence.shape(config.output_size)
-    if out is None:  # nothing to check, which would take a small call as long again
-        return np.empty(y_shape, dtype), new_state(config, sequence)
-    pairs = (tuple, list)
-    structured = isinstance(out, pairs) and len(out) == 2
-    if structured and out[1] is None:
-        out = out[0], new_state(config, sequence)
-    elif not structured or not isinstance(out[1], pairs) or len(out[1]) != 2:
-        got = f"{len(out)} items" if isinstance(out, pairs) else type(out).__name__
-        got = f"(y, {type(out[1]).__name__})" if structured else got
-        raise TypeError(f"out must have the structure (y, (h, c)) or (y, None); got {got}")
-    y, (h, c) = out
-    shape_after = state_shape(config, sequence.axes)
-    require_output("y of out", y, y_shape, dtype)
-    require_output("h of out", h, shape_after, dtype)
-    require_output("c of out", c, shape_after, dtype)
-    h0, c0 = hx
-    x = sequence.array
-    read = {"x": x, "h of hx": h0, "c of hx": c0, "h of out": h, "c of out": c}
-    refuse_overlap("y of out", y, read)
-    refuse_overlap("h of out", h, {"x": x, "c of hx": c0, "c of out": c}, same=("hx", h0))
-    refuse_overlap("c of out", c, {"x": x, "h of hx": h0}, same=("hx", c0))
-    return y, (h, c)

@@ -27,13 +27,15 @@ from .validation import (
     boolean,
     integer,
     named,
+    real_array,
     refuse_overlap,
     require_output,
+    require_wanted,
     state_pair,
     states_of_lstms,
     string,
 )
-from .workspace import Loan, NewArray, WorkspacePool, new_array
+from .workspace import Loan, WorkspacePool
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,7 +57,7 @@ def _input(layer: AnyLayer, x: Any) -> NDArray[Any]:
     if isinstance(layer, Embedding):
         return layer._tokens(x)
     if isinstance(layer, Linear):
-        return layer._rows(x).array
+        return layer._rows(x).x
     return input_sequence(layer.config, x).array
 
 
@@ -532,6 +534,7 @@ class Sequential(StoredModel):
         dy: Any,
         dhx: Any = None,
         *,
+        out: FloatArray | None = None,
         input_gradient: bool = True,
         accumulate: bool = True,
         threads: int | None = None,
@@ -544,6 +547,9 @@ class Sequential(StoredModel):
             Gradient of the loss with respect to y, of its shape.
         dhx : tuple of (dh, dc), optional
             Gradients with respect to the states after the last step; zeros by default.
+        out : array, optional
+            Where to write dx; it may overlap neither x nor `dy` nor `dhx`. Where tokens are the
+            input there is no dx, and no place for it.
         input_gradient : bool
             Whether dx is wanted; tokens have none in any case.
         accumulate : bool
@@ -561,7 +567,8 @@ class Sequential(StoredModel):
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong kind or shape; nothing is changed then.
+            If an argument has the wrong kind, shape or layout, arrays overlap, or there is one for
+            dx though it is not wanted; nothing is changed then.
         MemoryError
             If there is no room for the result.
         RuntimeError
@@ -579,19 +586,45 @@ class Sequential(StoredModel):
                         f"{layer!r} has run by itself since forward of its Sequential: run it again"
                     )
             states = self._states("dhx", dhx, [passed.leading] * len(self._lstms))
+            if dy is not None:
+                dy = real_array("dy", dy, self.parameters.dtype)
+            self._check_out_of_backward(out, passed, dy, states, wanted)
             between = Loan(self._pool)
             try:
-                results = self._backward(dy, states, wanted, added, most, between)
+                results = self._backward(passed, dy, states, out, wanted, added, most, between)
             finally:
                 between.end()
             self._tape.clear()
             passed.between.end()
         return results
 
+    def _check_out_of_backward(
+        self,
+        out: Any,
+        passed: _Passed,
+        dy: FloatArray | None,
+        states: list[State | None],
+        wanted: bool,
+    ) -> None:
+        """Refuse an array for dx that cannot be written to, ahead of all layers."""
+        if out is None:
+            return
+        require_wanted("out", out, wanted)
+        if isinstance(self.layers[0], Embedding):
+            got = type(out).__name__
+            raise ValueError(f"out must be None where tokens are the input; got {got}")
+        x = passed.kept[0].x
+        require_output("out", out, x.shape, self.parameters.dtype)
+        refuse_overlap("out", out, {"x": x} if dy is None else {"x": x, "dy": dy})
+        for array in itertools.chain.from_iterable(state or () for state in states):
+            refuse_overlap("out", out, {"dhx": array})
+
     def _backward(
         self,
-        dy: Any,
+        passed: _Passed,
+        dy: FloatArray | None,
         states: list[State | None],
+        out: FloatArray | None,
         wanted: bool,
         added: bool,
         threads: int | None,
@@ -600,16 +633,17 @@ class Sequential(StoredModel):
         """Go back through all layers; gradients of what they gave one another are of the loan."""
         after = iter(reversed(states))
         before: list[State] = []
-        of_model: NewArray | None = new_array(self.parameters.dtype) if wanted else None
         for position, layer in reversed(list(enumerate(self.layers))):
-            new_dx = between.array if position > 0 else of_model
-            if isinstance(layer, LSTM):
-                dy, state = layer._go_back(dy, next(after), new_dx, added, threads)
-                before.append(state)
-            elif isinstance(layer, Linear):
-                dy = layer._go_back(dy, new_dx, added, threads)
-            else:
+            if isinstance(layer, Embedding):
                 layer.backward(dy, accumulate=added)
-                dy = None
+                return None, tuple(reversed(before))
+            options: dict[str, Any] = {"accumulate": added, "threads": threads}
+            lent = between.array(passed.kept[position].x.shape) if position > 0 else out
+            options["input_gradient"] = wanted or position > 0
+            if isinstance(layer, LSTM):
+                dy, state = layer.backward(dy, next(after), out=(lent, None), **options)
+                before.append(state)
+            else:
+                dy = layer.backward(dy, out=lent, **options)
             between.end_but_for_the_last()
         return dy, tuple(reversed(before))

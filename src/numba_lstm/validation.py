@@ -278,6 +278,19 @@ def require_output(
     return array
 
 
+def require_wanted(name: str, dx: Any, wanted: bool) -> None:
+    """Check that no array for dx is lent where dx is not wanted.
+
+    Raises
+    ------
+    ValueError
+        If one is.
+    """
+    if dx is not None and not wanted:
+        got = type(dx).__name__
+        raise ValueError(f"{name} must be None where input_gradient is False; got {got}")
+
+
 def overlap(name: str, other: str) -> ValueError:
     """Error of an array to be written that shares memory with another one."""
     return ValueError(f"{name} must not overlap {other}; got arrays that share memory")

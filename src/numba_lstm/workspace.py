@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from .memory import aligned_empty
 from .validation import FloatArray
-
-# What makes an uninitialised array of a shape.
-NewArray: TypeAlias = Callable[[tuple[int, ...]], FloatArray]
-
-
-def new_array(dtype: np.dtype[Any]) -> NewArray:
-    """Return what makes arrays that belong to nobody yet."""
-    return functools.partial(np.empty, dtype=dtype)
 
 
 class Workspace:
