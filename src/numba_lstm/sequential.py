@@ -114,7 +114,8 @@ class Sequential(StoredModel):
     token's steps are summed before they meet the weights. That saves a fifteenth of a training step
     in the language model of ``numba-lstm train``, and more where features are as many as units. It
     is the model that then knows which row is whose: after its `forward` call its own `backward`,
-    not that of one layer after the other.
+    not that of one layer after the other. Methods of layers whose classes derive from these are
+    called with `out` and the other keywords of theirs.
 
     Parameters
     ----------
