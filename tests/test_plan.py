@@ -33,7 +33,7 @@ def test_split(two_threads, T, B, H, split, threads):
 
 @pytest.mark.parametrize(
     ("T", "B", "layers", "split"),
-    [(1, 1, 1, "none"), (1, 1, 3, "units"), (0, 1, 3, "none")],
+    [(1, 1, 1, "none"), (1, 1, 3, "units"), (1, 0, 3, "none"), (0, 1, 3, "none")],
 )
 def test_one_step_is_shared_out_where_its_weights_are_not_in_level2(
     two_threads, monkeypatch, T, B, layers, split

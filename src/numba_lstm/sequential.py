@@ -301,10 +301,21 @@ class Sequential(StoredModel):
         if out is None:
             return
         y_shape = (*leading, _features(self.layers[-1])[1])
-        require_output("out", out, y_shape, self.parameters.dtype)
-        refuse_overlap("out", out, {"x": x})
+        self._require_out(out, y_shape, {"x": x}, "hx", states)
+
+    def _require_out(
+        self,
+        out: Any,
+        shape: tuple[int, ...],
+        read: dict[str, NDArray[Any]],
+        name: str,
+        states: list[State | None],
+    ) -> None:
+        """Check that an array can be written to, and overlaps nothing read and no states."""
+        require_output("out", out, shape, self.parameters.dtype)
+        refuse_overlap("out", out, read)
         for array in itertools.chain.from_iterable(state or () for state in states):
-            refuse_overlap("out", out, {"hx": array})
+            refuse_overlap("out", out, {name: array})
 
     def __call__(
         self,
@@ -615,10 +626,8 @@ class Sequential(StoredModel):
             got = type(out).__name__
             raise ValueError(f"out must be None where tokens are the input; got {got}")
         x = passed.kept[0].x
-        require_output("out", out, x.shape, self.parameters.dtype)
-        refuse_overlap("out", out, {"x": x} if dy is None else {"x": x, "dy": dy})
-        for array in itertools.chain.from_iterable(state or () for state in states):
-            refuse_overlap("out", out, {"dhx": array})
+        read = {"x": x} if dy is None else {"x": x, "dy": dy}
+        self._require_out(out, x.shape, read, "dhx", states)
 
     def _backward(
         self,
@@ -638,9 +647,12 @@ class Sequential(StoredModel):
             if isinstance(layer, Embedding):
                 layer.backward(dy, accumulate=added)
                 return None, tuple(reversed(before))
-            options: dict[str, Any] = {"accumulate": added, "threads": threads}
             lent = between.array(passed.kept[position].x.shape) if position > 0 else out
-            options["input_gradient"] = wanted or position > 0
+            options: dict[str, Any] = {
+                "input_gradient": wanted or position > 0,
+                "accumulate": added,
+                "threads": threads,
+            }
             if isinstance(layer, LSTM):
                 dy, state = layer.backward(dy, next(after), out=(lent, None), **options)
                 before.append(state)

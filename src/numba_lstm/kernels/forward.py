@@ -309,7 +309,7 @@ def _step_of_panels(
     """One step of the units of some panels side by side, for all rows.
 
     `onwards` tells the panel that comes next: so many further on, or 0 for none; `from_zeros`
-    whether h has nothing to give; `next_elsewhere` whether the next step writes elsewhere.
+    whether what h gives is known ahead; `next_elsewhere` whether the next step writes elsewhere.
     """
     lanes = width(walk.gates)
     I, H = cell.inputs, cell.hidden

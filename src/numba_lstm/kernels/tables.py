@@ -49,8 +49,7 @@ _FIELDS_OF_CALL = (
     # inference just that one has rows in it), or 1
     "rooms",
     "room_rows",  # rows that h and c of inference have in each, and a step of its gates
-    # in inference from one room to the next, in training between the rows of two in dh and
-    # dc
+    # in inference from one room to the next, in training between the rows of two in dh and dc
     "rooms_apart",
     # of rows whose weight gradients are summed apart: 2 halves, or 1
     "groups",
